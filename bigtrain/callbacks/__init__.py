@@ -1,0 +1,1 @@
+"""What happens beside the training: records, pictures, scores, checkpoints. One file each."""

@@ -1,0 +1,57 @@
+"""evaluation.jsonl: scores of the averaged generator, each with its protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lightning import Trainer
+
+from bigtrain.callbacks.metrics import log
+from bigtrain.callbacks.periodic import Periodic
+from bigtrain.callbacks.records import Records
+from bigtrain.callbacks.scoring import Scorer
+from bigtrain.evaluation.protocol import Provenance
+from bigtrain.games import AdversarialGame
+from bigtrain.sampling.generate import Sampler, drawn
+
+
+class Evaluating(Periodic):
+    """Scores the samples 0 … num - 1 of the run's seed, with labels of the data's frequencies, at each cadence.
+
+    The training that follows does not notice: no number that it uses is drawn here.
+    """
+
+    def __init__(
+        self,
+        kimg: float,
+        scorer: Scorer,
+        records: Records,
+        metrics: Sequence[str],
+        num: int,
+        truncation: float | None = None,
+    ) -> None:
+        super().__init__(kimg)
+        self.scorer, self.records = scorer, records
+        self.metrics, self.num, self.truncation = metrics, num, truncation
+
+    def act(self, trainer: Trainer, game: AdversarialGame) -> None:  # type: ignore[override]
+        moment = game.moment
+        sampler = Sampler(
+            game.ema.network,
+            game.seed,
+            drawn(game.seed, game.class_counts),
+            self.truncation,
+            self.scorer.batch_size,
+            {"resolution": moment.resolution, "alpha": moment.alpha},
+        )
+        provenance = Provenance(
+            seed=game.seed,
+            label_distribution="the data's" if game.class_counts else None,
+            kimg=game.clock.kimg,
+            truncation=self.truncation,
+            ema=True,
+        )
+        scores = self.scorer.score(sampler, self.metrics, self.num, provenance)
+        for score in scores:
+            self.records.append({"images_seen": game.clock.images_seen, **score.to_dict()})
+        log(trainer, {"kimg": game.clock.kimg, **{score.metric: score.value for score in scores}})

@@ -1,0 +1,42 @@
+"""metrics.jsonl and the loggers: what the steps measured."""
+
+from __future__ import annotations
+
+from lightning import Trainer
+
+from bigtrain.callbacks.periodic import Periodic
+from bigtrain.callbacks.records import Records
+from bigtrain.games import Game
+
+
+class Metrics(Periodic):
+    """Records what the step at each cadence measured: numbers that a repetition of the run gives again, bit for bit.
+
+    (What a clock on the wall measures is not among them: see `Throughput`.)
+    """
+
+    def __init__(self, kimg: float, records: Records) -> None:
+        super().__init__(kimg)
+        self.records = records
+
+    def act(self, trainer: Trainer, game: Game) -> None:
+        moment = game.moment
+        record = {
+            "images_seen": game.clock.images_seen,
+            "kimg": game.clock.kimg,
+            "resolution": moment.resolution,
+            "alpha": moment.alpha,
+            "phase": moment.phase.kind,
+            "batch_size": moment.phase.batch_size,
+            **{f"lr/{name}": player.optimizer.param_groups[0]["lr"] for name, player in game.players.items()},
+            **{name: float(value) for name, value in game.measured.items()},
+        }
+        self.records.append(record)
+        log(trainer, record)
+
+
+def log(trainer: Trainer, record: dict) -> None:
+    """Sends the numbers of a record to the loggers."""
+    numbers = {name: value for name, value in record.items() if isinstance(value, (int, float))}
+    for logger in trainer.loggers:
+        logger.log_metrics(numbers)

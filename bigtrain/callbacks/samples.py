@@ -1,0 +1,47 @@
+"""samples/: the averaged generator's images of the same latents in the course of training."""
+
+from __future__ import annotations
+
+from lightning import Trainer
+
+from bigtrain.callbacks.periodic import Periodic
+from bigtrain.clock import moment_name
+from bigtrain.games import AdversarialGame
+from bigtrain.sampling.generate import Sampler, cycled
+from bigtrain.sampling.outputs import grid, png
+from bigtrain.storage import Storage
+
+
+class Samples(Periodic):
+    """Writes a grid at each cadence; with classes, each column is of one class.
+
+    Args:
+        kimg: the cadence.
+        storage: the folder of the grids.
+        num: images in a grid.
+    """
+
+    def __init__(self, kimg: float, storage: Storage, num: int) -> None:
+        super().__init__(kimg)
+        self.storage, self.num = storage, num
+
+    def act(self, trainer: Trainer, game: AdversarialGame) -> None:  # type: ignore[override]
+        images, _ = sampler(game)(range(self.num))
+        columns = grid_columns(self.num, game.generator_network.num_classes)
+        picture = grid(images, columns)
+        self.storage.write(f"{moment_name(game.clock.images_seen)}.png", png(picture))
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_image"):
+                logger.log_image("samples", [picture], caption=[f"{game.clock.kimg:g} kimg"])
+
+
+def sampler(game: AdversarialGame, truncation: float | None = None) -> Sampler:
+    """Makes images with the averaged generator as it was trained last, with the run's seed and labels in turn."""
+    labels = cycled(range(max(1, game.generator_network.num_classes)))
+    place = {"resolution": game.moment.resolution, "alpha": game.moment.alpha}
+    return Sampler(game.ema.network, game.seed, labels, truncation, place=place)
+
+
+def grid_columns(num: int, num_classes: int) -> int:
+    """A column for each class if there are at most 32 of them, otherwise a square."""
+    return num_classes if 0 < num_classes <= 32 else round(num**0.5) or 1

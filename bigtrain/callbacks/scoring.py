@@ -1,0 +1,130 @@
+"""Scores a sampler against a set of shards: which extractor, which reference, which samples."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bigtrain.data.manifest import Manifest
+from bigtrain.data.reader import Reader
+from bigtrain.evaluation.classifier import ClassifierExtractor, train_classifier
+from bigtrain.evaluation.evaluate import Progress, evaluate
+from bigtrain.evaluation.extractors import Extractor
+from bigtrain.evaluation.inception import InceptionExtractor, inception_available
+from bigtrain.evaluation.protocol import Provenance, Score
+from bigtrain.evaluation.reference import Reference, content_key, measure_reference, reference_statistics
+from bigtrain.sampling.generate import Sampler
+from bigtrain.storage import Storage
+
+CLASSIFIER_SEED = 0  # so that every run on the same shards is measured by the same classifier
+_log = logging.getLogger(__name__)
+
+
+class Scorer:
+    """Measures generators against the shards at one resolution.
+
+    Args:
+        storage: of the shards.
+        manifest: of them.
+        resolution: at which images are measured; smaller samples are enlarged to it.
+        extractor: `inception`, `classifier` (trained on the labelled shards, kept beside them) or `auto`: Inception
+            if its weights are on this machine, otherwise the classifier.
+        inception_weights: path or URL of Inception's weights.
+        batch_size: images measured at a time.
+        device: of the extractor.
+
+    Raises:
+        ValueError: if a classifier is asked for and the shards have no labels.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        manifest: Manifest,
+        resolution: int,
+        extractor: str = "auto",
+        inception_weights: str | None = None,
+        batch_size: int = 100,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.storage, self.manifest, self.resolution = storage, manifest, resolution
+        self.inception_weights, self.batch_size, self.device = inception_weights, batch_size, torch.device(device)
+        if extractor == "auto":
+            extractor = "inception" if inception_available(inception_weights) else "classifier"
+        if extractor == "classifier" and manifest.num_classes < 2:
+            raise ValueError(
+                f"the shards at {storage.url!r} have no labels to train a classifier on, and Inception's weights are "
+                "not on this machine: name them by evaluation.inception_weights, or set evaluation to null"
+            )
+        self.kind = extractor
+
+    @cached_property
+    def extractor(self) -> Extractor:
+        if self.kind == "inception":
+            return InceptionExtractor(self.inception_weights).to(self.device)
+        key = f"evaluation/classifier-{self.manifest.hash[:16]}-r{self.resolution}.safetensors"
+        if not self.storage.exists(key):
+            made = train_classifier(
+                self.real_images,
+                self.manifest.num_classes,
+                self.resolution,
+                self.manifest.channels,
+                CLASSIFIER_SEED,
+                self.manifest.hash,
+            )
+            try:
+                made.save(self.storage, key)
+            except OSError as error:
+                _log.warning(
+                    "the classifier cannot be stored beside the shards, the next run trains it again: %s", error
+                )
+                return made.to(self.device)
+        return ClassifierExtractor.load(self.storage, key).to(self.device)
+
+    @cached_property
+    def reference(self) -> Reference:
+        """Statistics of all real images."""
+        key = content_key(self.manifest.hash, self.resolution, self.extractor)
+        make = lambda: measure_reference(  # noqa: E731
+            self.real_images(self.batch_size), self.extractor, self.manifest.hash, self.manifest.num_classes
+        )
+        return reference_statistics(self.storage, key, make)
+
+    def real_images(self, size: int = 128) -> Iterator[tuple[Tensor, Tensor]]:
+        """All images of the shards as stored, uint8 [n, c, h, w], and their labels, in batches of `size`."""
+        for images, labels in Reader(self.storage, self.manifest).all(self.resolution, size):
+            yield torch.from_numpy(images), torch.from_numpy(labels)
+
+    def score(
+        self,
+        sampler: Sampler,
+        metrics: Sequence[str],
+        num: int,
+        provenance: Provenance,
+        progress: Progress | None = None,
+    ) -> list[Score]:
+        """The scores of `num` samples; recognition is left out where samples have no labels to be recognised by."""
+        if sampler.generator.num_classes == 0 or self.kind != "classifier":
+            metrics = [metric for metric in metrics if metric != "recognition"]
+        return evaluate(
+            lambda indices: self._measured(sampler, indices),
+            self.extractor,
+            self.reference,
+            metrics,
+            num,
+            self.batch_size,
+            provenance,
+            progress=progress,
+        )
+
+    def _measured(self, sampler: Sampler, indices: np.ndarray) -> tuple[Tensor, Tensor | None]:
+        images, labels = sampler(indices)
+        factor = self.resolution // images.shape[-1]
+        if factor > 1:
+            images = images.repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3)
+        return images, labels if sampler.generator.num_classes else None

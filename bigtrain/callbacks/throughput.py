@@ -1,0 +1,55 @@
+"""throughput.jsonl: how fast the run is, and how long it waits for data."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from lightning import Trainer
+
+from bigtrain.callbacks.metrics import log
+from bigtrain.callbacks.periodic import Periodic
+from bigtrain.callbacks.records import Records
+from bigtrain.games import Game
+
+
+class Throughput(Periodic):
+    """Measures from one record to the next, with the shares of the time spent in steps and in waiting for a batch.
+
+    The rest of the time is that of the other callbacks (samples, scores, checkpoints), before which this one stands.
+    """
+
+    def __init__(self, kimg: float, records: Records) -> None:
+        super().__init__(kimg)
+        self.records = records
+
+    def on_train_start(self, trainer: Trainer, game: Game) -> None:  # type: ignore[override]
+        self._waited = 0.0
+        self._begin(game)
+
+    def _begin(self, game: Game) -> None:
+        self._since, self._from = time.perf_counter(), game.clock.images_seen
+        self._stepping, self._waited_before = 0.0, self._waited
+
+    def on_train_batch_start(self, trainer: Trainer, game: Game, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+        self._started = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: Trainer, game: Game, outputs: Any, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+        self._stepping += time.perf_counter() - self._started
+        super().on_train_batch_end(trainer, game, outputs, batch, batch_idx)
+
+    def act(self, trainer: Trainer, game: Game) -> None:
+        seconds, count = time.perf_counter() - self._since, game.clock.images_seen - self._from
+        self._waited = getattr(trainer.train_dataloader, "seconds_waited", 0.0)
+        record = {
+            "images_seen": game.clock.images_seen,
+            "kimg": game.clock.kimg,
+            "images_per_second": count / seconds,
+            "seconds_per_kimg": 1000 * seconds / max(1, count),
+            "step_share": self._stepping / seconds,
+            "data_wait_share": (self._waited - self._waited_before) / seconds,
+            "time": time.time(),
+        }
+        self.records.append(record)
+        log(trainer, record)
+        self._begin(game)

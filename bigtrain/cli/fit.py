@@ -1,0 +1,34 @@
+"""`bigtrain fit`: trains by a configuration. The same command resumes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Parses, builds, finds the place in the run's folder, trains. 0 when the training is finished."""
+    from bigtrain.cli.configuration import as_dict, instantiate, make_parser, parse  # noqa: PLC0415 (torch)
+    from bigtrain.cli.run_folder import RunFolder  # noqa: PLC0415
+    from bigtrain.cli.training import Training  # noqa: PLC0415
+
+    parser = make_parser()
+    config = parse(parser, arguments)
+    plain = as_dict(parser, config)
+    with RunFolder(config.run or f"runs/{_name(config.config)}") as folder:
+        folder.check(plain)
+        training = Training(folder, instantiate(parser, config), plain)
+        folder.write_config(plain)
+        training.resume()
+        code = 0 if training.finished else training.train()
+        if training.finished:
+            training.report()
+        return code
+
+
+def _name(files: list[Any] | None) -> str:
+    """The name of a run for which none is given."""
+    if not files:
+        raise ValueError("bigtrain fit needs --config FILE (see configs/), or --run FOLDER")
+    return Path(str(files[-1])).stem

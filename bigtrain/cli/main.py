@@ -1,0 +1,57 @@
+"""`bigtrain VERB …`: imports a verb's module only when that verb is called, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from bigtrain import __version__
+
+#: verb: (module with `run(arguments) -> exit code`, what it does)
+VERBS = {
+    "shards": ("bigtrain.cli.shards", "build and verify the shards that training reads"),
+    "fit": ("bigtrain.cli.fit", "train by a configuration; the same command resumes"),
+    "sample": ("bigtrain.cli.sample", "make images with a run or a snapshot"),
+    "evaluate": ("bigtrain.cli.evaluate", "score a run, a snapshot or a folder of images"),
+}
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one verb. A user's mistake is one line on stderr and exit code 2; `BIGTRAIN_TRACEBACK=1` shows where."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    if arguments[0] == "--version":
+        print(f"bigtrain {__version__}")
+        return 0
+    try:
+        if arguments[0] not in VERBS:
+            raise ValueError(f"there is no verb {arguments[0]!r}; valid verbs: {', '.join(VERBS)}")
+        return importlib.import_module(VERBS[arguments[0]][0]).run(arguments[1:])
+    except KeyboardInterrupt:
+        print("bigtrain: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except (ValueError, OSError) as error:
+        if os.environ.get("BIGTRAIN_TRACEBACK"):
+            raise
+        print(f"bigtrain: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+
+
+def _help() -> str:
+    lines = [f"  {verb:<10} {text}" for verb, (_, text) in VERBS.items()]
+    return "\n".join(
+        [
+            "usage: bigtrain VERB ...",
+            "",
+            "Trains generative adversarial networks at any scale, and never loses its place.",
+            "",
+            *lines,
+            "",
+            "`bigtrain VERB --help` tells a verb's arguments.",
+        ]
+    )

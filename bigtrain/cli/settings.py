@@ -1,0 +1,64 @@
+"""The parts of a configuration that belong to the run as a whole, not to the game or its data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Cadences:
+    """What is written in the course of training, every so many kimg (0: only at the end).
+
+    Args:
+        metrics_kimg: a line of metrics.jsonl.
+        samples_kimg: a grid in samples/.
+        checkpoint_kimg: a checkpoint, and a snapshot of the averaged generator.
+        keep_checkpoints: how many of the newest are kept.
+        num_samples: images in a grid.
+    """
+
+    metrics_kimg: float = 1.0
+    samples_kimg: float = 50.0
+    checkpoint_kimg: float = 50.0
+    keep_checkpoints: int = 3
+    num_samples: int = 100
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of the averaged generator in the course of training, in evaluation.jsonl.
+
+    Args:
+        every_kimg: the cadence (0: only at the end).
+        num: samples.
+        metrics: any of fid, is, recognition.
+        extractor: `inception` needs its weights; `classifier` is trained on the labelled shards; `auto` takes
+            Inception if its weights are on this machine, otherwise the classifier.
+        inception_weights: a path or URL of Inception's weights; null for the usual place of downloads.
+        truncation: of the samples; null for none.
+        batch_size: images made and measured at a time.
+    """
+
+    every_kimg: float = 0.0
+    num: int = 10000
+    metrics: list[str] = field(default_factory=lambda: ["fid", "is", "recognition"])
+    extractor: Literal["auto", "inception", "classifier"] = "auto"
+    inception_weights: str | None = None
+    truncation: float | None = None
+    batch_size: int = 100
+
+
+@dataclass(frozen=True)
+class WandB:
+    """Where Weights & Biases keeps the run.
+
+    Args:
+        project: its project.
+        name: of the run; null for the run folder's.
+        mode: `offline` needs no account: `wandb sync` later sends what was kept in the run folder.
+    """
+
+    project: str = "bigtrain"
+    name: str | None = None
+    mode: Literal["online", "offline"] = "offline"

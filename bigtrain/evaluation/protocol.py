@@ -1,0 +1,125 @@
+"""What a score means: a number is printed and stored only together with how it was measured."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from bigtrain.evaluation.extractors import Extractor
+from bigtrain.evaluation.reference import Reference
+
+#: Metrics that compare with real images; the others look at the fakes alone.
+REFERENCED = ("fid",)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """How the samples were made. Only the maker of the sampler knows it; evaluation passes it on.
+
+    Attributes:
+        seed: of latents and labels.
+        label_distribution: the labels were drawn from, in words; None without labels.
+        kimg: of the generator, in thousand real images; None for a folder of images.
+        truncation: threshold of the latents; None without.
+        standing_stats: whether the batch-norm statistics were estimated anew for sampling.
+        ema: whether the weights are the moving average's.
+    """
+
+    seed: int = 0
+    label_distribution: str | None = None
+    kimg: float | None = None
+    truncation: float | None = None
+    standing_stats: bool = False
+    ema: bool = False
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a score was measured. Scores of unequal protocols are not to be compared.
+
+    Attributes:
+        extractor: name of the network that made features and logits.
+        weight_hash: first 12 hex digits of the SHA-256 of its weights.
+        holdout_accuracy: of a classifier that was trained on the data; None for published weights.
+        resize, quantisation: what the extractor does to images before its first layer.
+        ddof: delta degrees of freedom of the covariances.
+        splits: parts of the samples for the Inception Score (whose std has ddof 0); None for other metrics.
+        num_real: images of the reference; None for a metric without one.
+        num_fake: samples.
+        reference: hash of the manifest of the real images; None for a metric without reference.
+        truncation, standing_stats, ema, label_distribution, seed: see `Provenance`.
+    """
+
+    extractor: str
+    weight_hash: str
+    holdout_accuracy: float | None
+    resize: str
+    quantisation: str
+    ddof: int
+    splits: int | None
+    num_real: int | None
+    num_fake: int
+    reference: str | None
+    truncation: float | None
+    standing_stats: bool
+    ema: bool
+    label_distribution: str | None
+    seed: int
+
+    @classmethod
+    def of(
+        cls,
+        extractor: Extractor,
+        reference: Reference | None,
+        num_fake: int,
+        splits: int | None,
+        provenance: Provenance,
+    ) -> Protocol:
+        """The protocol of a metric of `num_fake` samples; reference and splits are None where it has none."""
+        return cls(
+            extractor=extractor.name,
+            weight_hash=extractor.weight_hash,
+            holdout_accuracy=extractor.holdout_accuracy,
+            resize=extractor.resize,
+            quantisation=extractor.quantisation,
+            ddof=1,
+            splits=splits,
+            num_real=None if reference is None else reference.num_real,
+            num_fake=num_fake,
+            reference=None if reference is None else reference.manifest,
+            truncation=provenance.truncation,
+            standing_stats=provenance.standing_stats,
+            ema=provenance.ema,
+            label_distribution=provenance.label_distribution,
+            seed=provenance.seed,
+        )
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number and what it means; `metric` carries the sample count, as in `fid50k_full`."""
+
+    metric: str
+    value: float
+    std: float | None
+    num_fake: int
+    num_real: int | None
+    kimg: float | None
+    truncation: float | None
+    protocol: Protocol
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `bigtrain evaluate --json` prints it."""
+        return asdict(self)
+
+
+def score_name(metric: str, num_fake: int, full_reference: bool) -> str:
+    """The metric's name with the sample count, and `_full` if it compares with a whole training set: `fid50k_full`.
+
+    Args:
+        metric: "fid", "is" …
+        num_fake: samples; whole thousands are written with a k.
+        full_reference: whether the reference is the whole training set; does not matter to a metric without one.
+    """
+    count = f"{num_fake // 1000}k" if num_fake % 1000 == 0 else str(num_fake)
+    return f"{metric}{count}" + ("_full" if full_reference and metric in REFERENCED else "")

@@ -1,0 +1,157 @@
+"""Sufficient statistics of samples, as sums: parts (batches, shards, ranks) merge by addition, in any order."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.distributed import all_reduce
+from torchmetrics import Metric
+
+
+def _all_reduced(sums: Tensor, group: object | None = None) -> list[Tensor]:
+    """One all-reduce of a state. torchmetrics' own gather would hold `world_size` copies of it on every rank."""
+    total = sums.clone()
+    all_reduce(total, group=group)  # type: ignore[arg-type]
+    return [total]
+
+
+class Sums(Metric):
+    """Float64 sums over samples. `merge_state` adds another part of the samples, `sync` those of all other ranks.
+
+    Nothing synchronises by itself: a `compute` on one rank only must not wait for the others.
+    """
+
+    full_state_update = False
+
+    def __init__(self) -> None:
+        super().__init__(sync_on_compute=False)
+
+    def add_sum(self, name: str, *shape: int) -> None:
+        """Declares a state that starts at zero."""
+        self.add_state(name, torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def sums(self) -> dict[str, Tensor]:
+        """The states by name, as they are stored."""
+        return {name: getattr(self, name).cpu() for name in self.metric_state}
+
+    def add_ranks(self) -> None:
+        """Adds the sums of all ranks; every rank has to call it, and ends with the same sums."""
+        self.sync(dist_sync_fn=_all_reduced)
+
+
+class FeatureStatistics(Sums):
+    """Count, sum and second moment of feature vectors, from which mean and covariance follow.
+
+    Args:
+        dim: length d of a feature vector.
+        shift: float [d], close to the mean (say, that of the real features): the sums are of x - shift, so that the
+            covariance is not the small difference of two large numbers. Parts to be merged must share it.
+    """
+
+    shift: Tensor
+    count: Tensor
+    total: Tensor
+    outer: Tensor
+
+    def __init__(self, dim: int, shift: Tensor | None = None) -> None:
+        super().__init__()
+        self.dim = dim
+        shift = torch.zeros(dim) if shift is None else shift.detach()
+        self.register_buffer("shift", shift.to(torch.float64), persistent=False)
+        self.add_sum("count")
+        self.add_sum("total", dim)  # Σ (x - shift)
+        self.add_sum("outer", dim, dim)  # Σ (x - shift)(x - shift)ᵀ
+
+    def update(self, features: Tensor) -> None:
+        """Adds features, float [n, d]."""
+        centred = features.to(torch.float64) - self.shift
+        self.count += len(features)
+        self.total += centred.sum(dim=0)
+        self.outer += centred.T @ centred
+
+    def merge_state(self, incoming_state: dict[str, Tensor] | Metric) -> None:
+        """Adds the sums of other samples.
+
+        Raises:
+            ValueError: if they were taken around another shift.
+        """
+        if isinstance(incoming_state, FeatureStatistics) and not torch.equal(incoming_state.shift, self.shift):
+            raise ValueError("feature statistics with different shifts cannot be merged; give all parts the same shift")
+        super().merge_state(incoming_state)
+
+    @property
+    def mean(self) -> Tensor:
+        """Float64 [d]."""
+        return self.shift + self.total / self.count
+
+    @property
+    def covariance(self) -> Tensor:
+        """Unbiased (ddof 1), float64 [d, d].
+
+        Raises:
+            ValueError: if there are fewer than two samples.
+        """
+        if self.count < 2:
+            raise ValueError(f"count (={int(self.count)}) of samples must be at least 2 for a covariance")
+        return (self.outer - torch.outer(self.total, self.total) / self.count) / (self.count - 1)
+
+    def compute(self) -> tuple[Tensor, Tensor]:
+        return self.mean, self.covariance
+
+
+class LogitStatistics(Sums):
+    """What the Inception Score needs: count, Σ p and Σ p·log p of each split, where p = softmax(logits).
+
+    Sample i of `num` belongs to split `i * splits // num`, so the splits are the same however the samples are spread
+    over batches and ranks.
+
+    Args:
+        num: samples there will be.
+        num_classes: length k of the logits.
+        splits: parts of the samples whose scores are averaged; by convention 10.
+    """
+
+    count: Tensor
+    marginal: Tensor
+    negentropy: Tensor
+
+    def __init__(self, num: int, num_classes: int, splits: int = 10) -> None:
+        super().__init__()
+        if not 1 <= splits <= num:
+            raise ValueError(f"splits (={splits}) must be at least 1 and at most the number of samples (={num})")
+        self.num, self.splits = num, splits
+        self.add_sum("count", splits)
+        self.add_sum("marginal", splits, num_classes)  # Σ p
+        self.add_sum("negentropy", splits)  # Σ p·log p
+
+    def update(self, logits: Tensor, indices: Tensor) -> None:
+        """Adds logits, float [n, k], of the samples with these global indices, int64 [n]."""
+        log_p = logits.to(torch.float64).log_softmax(dim=1)
+        p = log_p.exp()
+        split = torch.nn.functional.one_hot(indices * self.splits // self.num, self.splits).to(torch.float64)
+        self.count += split.sum(dim=0)
+        self.marginal += split.T @ p
+        self.negentropy += split.T @ torch.special.entr(p).sum(dim=1).neg()
+
+    def compute(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.count, self.marginal, self.negentropy
+
+
+class RecognitionCount(Sums):
+    """How many conditional samples a classifier recognises as the class that was asked for."""
+
+    count: Tensor
+    recognised: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_sum("count")
+        self.add_sum("recognised")
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        """Adds logits, float [n, k], of samples of these labels, int64 [n]."""
+        self.count += len(labels)
+        self.recognised += (logits.argmax(dim=1) == labels).sum()
+
+    def compute(self) -> Tensor:
+        return self.recognised / self.count

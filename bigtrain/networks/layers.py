@@ -1,0 +1,179 @@
+"""Layers that the architectures share."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+# ---------------------------------------------------------------- Progressive GAN (Karras et al., arXiv 1710.10196)
+
+
+class EqualizedLinear(nn.Module):
+    """A dense layer with equalized learning rate (section 4.1): weights ~ N(0, 1), scaled by gain/√fan_in when used.
+
+    The bias starts at 0 and is not scaled.
+    """
+
+    def __init__(self, in_features: int, out_features: int, gain: float = math.sqrt(2), bias: bool = True) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_features, in_features))
+        self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
+        self.scale = gain / math.sqrt(in_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight * self.scale, self.bias)
+
+
+class EqualizedConv2d(nn.Module):
+    """A convolution with equalized learning rate that keeps the resolution; `padding` can be overridden."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int, gain: float = math.sqrt(2), padding: int | None = None
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.scale = gain / math.sqrt(in_channels * kernel**2)
+        self.padding = kernel // 2 if padding is None else padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight * self.scale, self.bias, padding=self.padding)
+
+
+def pixel_norm(x: Tensor, eps: float = 1e-8) -> Tensor:
+    """Each pixel's feature vector (dimension 1) scaled to unit mean square (section 4.2)."""
+    return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + eps)
+
+
+def minibatch_stddev(x: Tensor, group: int | None = 4, eps: float = 1e-8) -> Tensor:
+    """Appends one feature map: the mean standard deviation over a group of images (section 3), [n, c + 1, h, w].
+
+    The variance is biased; groups are strided (image i is in group i mod n/group), as in the original code.
+
+    Args:
+        group: images in a group; None for the whole batch. A smaller batch is one group.
+
+    Raises:
+        ValueError: if the batch is not a multiple of the group.
+    """
+    n, c, h, w = x.shape
+    group = n if group is None else min(group, n)
+    if n % group:
+        raise ValueError(f"the batch on a device (={n}) must be a multiple of stddev_group (={group})")
+    grouped = x.reshape(group, n // group, c, h, w)  # [group, m, c, h, w]
+    deviation = (grouped.var(dim=0, correction=0) + eps).sqrt().mean(dim=(1, 2, 3))  # [m]
+    return torch.cat((x, deviation.repeat(group).reshape(n, 1, 1, 1).expand(n, 1, h, w)), dim=1)
+
+
+# ---------------------------------------------------------------- Spectral norm (Miyato et al., arXiv 1802.05957)
+
+
+class SpectralNorm(nn.Module):
+    """A layer whose weight is divided by an estimate of its largest singular value.
+
+    One power iteration at each use (algorithm 1). It is kept in training mode only: in evaluation mode the same fresh
+    iteration starts from the stored vector, so that an averaged vector (EMA of buffers) is good enough.
+    """
+
+    u: Tensor
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+        self.bias = None if bias is None else nn.Parameter(bias)
+        self.register_buffer("u", F.normalize(torch.randn(len(weight)), dim=0, eps=eps))
+        self.eps = eps
+
+    def normalized_weight(self) -> Tensor:
+        matrix = self.weight.flatten(1)
+        with torch.no_grad():
+            v = F.normalize(matrix.T @ self.u, dim=0, eps=self.eps)
+            u = F.normalize(matrix @ v, dim=0, eps=self.eps)
+            if self.training:
+                self.u.copy_(u)
+        return self.weight / torch.dot(u, matrix @ v)
+
+
+class SpectralConv2d(SpectralNorm):
+    """A convolution with spectral norm that keeps the resolution."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, bias: bool = True, eps: float = 1e-6) -> None:
+        weight = torch.empty(out_channels, in_channels, kernel, kernel)
+        super().__init__(weight, torch.zeros(out_channels) if bias else None, eps)
+        self.padding = kernel // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.normalized_weight(), self.bias, padding=self.padding)
+
+
+class SpectralLinear(SpectralNorm):
+    """A dense layer with spectral norm."""
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, eps: float = 1e-6) -> None:
+        super().__init__(torch.empty(out_features, in_features), torch.zeros(out_features) if bias else None, eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.normalized_weight(), self.bias)
+
+
+class SpectralEmbedding(SpectralNorm):
+    """A table of vectors with spectral norm: label [n] → [n, features]."""
+
+    def __init__(self, num_classes: int, features: int, eps: float = 1e-6) -> None:
+        super().__init__(torch.empty(num_classes, features), None, eps)
+
+    def forward(self, label: Tensor) -> Tensor:
+        return F.embedding(label, self.normalized_weight())
+
+
+# ---------------------------------------------------------------- BigGAN (Brock et al., arXiv 1809.11096)
+
+
+class ConditionalBatchNorm2d(nn.Module):
+    """Batch norm whose gain (around 1) and bias are linear in a condition [n, condition_dim] (appendix B)."""
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int, condition_dim: int, eps: float = 1e-5, sn_eps: float = 1e-6) -> None:
+        super().__init__()
+        self.gain = SpectralLinear(condition_dim, channels, bias=False, eps=sn_eps)
+        self.bias = SpectralLinear(condition_dim, channels, bias=False, eps=sn_eps)
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+        self.eps = eps
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        x = F.batch_norm(x, self.running_mean, self.running_var, None, None, self.training, eps=self.eps)
+        gain = 1 + self.gain(condition)[:, :, None, None]
+        return x * gain + self.bias(condition)[:, :, None, None]
+
+
+class UnconditionalBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm that is handed a condition and does not look at it."""
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        return super().forward(x)
+
+
+class SelfAttention2d(nn.Module):
+    """Self-attention over pixels (Zhang et al., arXiv 1805.08318), keys and values pooled 2 × 2, with a gate from 0."""
+
+    def __init__(self, channels: int, sn_eps: float = 1e-6) -> None:
+        super().__init__()
+        self.theta = SpectralConv2d(channels, channels // 8, 1, bias=False, eps=sn_eps)
+        self.phi = SpectralConv2d(channels, channels // 8, 1, bias=False, eps=sn_eps)
+        self.g = SpectralConv2d(channels, channels // 2, 1, bias=False, eps=sn_eps)
+        self.o = SpectralConv2d(channels // 2, channels, 1, bias=False, eps=sn_eps)
+        self.gamma = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        query = self.theta(x).flatten(2)  # [n, c/8, hw]
+        key = F.max_pool2d(self.phi(x), 2).flatten(2)  # [n, c/8, hw/4]
+        value = F.max_pool2d(self.g(x), 2).flatten(2)  # [n, c/2, hw/4]
+        weights = torch.softmax(query.transpose(1, 2) @ key, dim=-1)  # [n, hw, hw/4]
+        attended = (value @ weights.transpose(1, 2)).unflatten(2, x.shape[2:])  # [n, c/2, h, w]
+        return x + self.gamma * self.o(attended)

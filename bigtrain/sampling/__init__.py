@@ -1,0 +1,1 @@
+"""Sampling: from latents and labels, addressed by index, to pictures and files."""

@@ -1,0 +1,109 @@
+"""Snapshots: the averaged generator to share, as safetensors with a json card that says what it is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from jsonargparse import ArgumentError, ArgumentParser
+from safetensors.torch import load, save
+from torch import Tensor
+
+from bigtrain.clock import moment_name
+from bigtrain.networks import Generator
+from bigtrain.storage import Storage
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a snapshot is, and where it comes from."""
+
+    network: dict[str, Any]  # class_path and init_args of the generator
+    images_seen: int
+    resolution: int
+    alpha: float
+    classes: list[str]
+    class_counts: list[int]
+    seed: int
+    manifest: str  # hash of the training data's
+    versions: dict[str, str]
+    config: dict[str, Any]
+    scores: list[dict[str, Any]] = field(default_factory=list)
+    format: int = FORMAT
+
+    @property
+    def kimg(self) -> float:
+        return self.images_seen / 1000
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A generator in evaluation mode, and its card."""
+
+    generator: Generator
+    card: Card
+    name: str
+
+
+def save_snapshot(storage: Storage, generator: Generator, card: Card) -> str:
+    """Writes the generator, then the card, without which it does not count. Returns the name they share."""
+    name = moment_name(card.images_seen)
+    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in generator.state_dict().items()}
+    storage.write(f"{name}.safetensors", save(tensors))
+    storage.write(f"{name}.json", json.dumps(asdict(card), indent=1).encode())
+    return name
+
+
+def load_snapshot(url: str) -> Snapshot:
+    """The snapshot at a URL: a `.safetensors` or `.json` file of one, or a run, whose newest it is.
+
+    Raises:
+        ValueError: if there is none, or it is not a snapshot of this version.
+    """
+    storage, name = _find(url)
+    try:
+        card = Card(**json.loads(storage.read(f"{name}.json")))
+        generator = _build(card.network)
+        generator.load_state_dict(_tensors(storage, name))
+    except (TypeError, KeyError, RuntimeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{storage.locate(name)} is not a snapshot ({error})") from error
+    if card.format != FORMAT:
+        raise ValueError(f"{storage.locate(name)} has format {card.format}, but this bigtrain reads {FORMAT}")
+    return Snapshot(generator.requires_grad_(False).eval(), card, storage.locate(name))
+
+
+def _find(url: str) -> tuple[Storage, str]:
+    for ending in (".safetensors", ".json"):
+        if url.endswith(ending):
+            folder, _, file = url.removesuffix(ending).rpartition("/")
+            return Storage(folder or "."), file
+    for folder in (f"{url.rstrip('/')}/snapshots", url):
+        names = sorted(key.removesuffix(".json") for key, _ in Storage(folder).list() if key.endswith(".json"))
+        names = [name for name in names if name.replace(".", "").isdigit()]
+        if names:
+            return Storage(folder), names[-1]
+    raise ValueError(
+        f"{url!r} holds no snapshot; give a run folder, whose newest snapshot is taken, or a .safetensors file of one"
+    )
+
+
+def _tensors(storage: Storage, name: str) -> dict[str, Tensor]:
+    try:
+        return load(storage.read(f"{name}.safetensors"))
+    except Exception as error:
+        if isinstance(error, OSError):
+            raise
+        raise ValueError(f"{storage.locate(name)}.safetensors is damaged ({error})") from error
+
+
+def _build(network: dict[str, Any]) -> Generator:
+    """The generator of a card: only a subclass of `Generator` with its own arguments is made."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(Generator, "network", required=True)
+    try:
+        return parser.instantiate(parser.parse_object({"network": network})).network
+    except ArgumentError as error:
+        raise ValueError(f"the snapshot's network {network.get('class_path')!r} cannot be made: {error}") from error
