@@ -38,6 +38,11 @@ class Card:
     def kimg(self) -> float:
         return self.images_seen / 1000
 
+    @property
+    def place(self) -> dict[str, Any]:
+        """Where a growing generator stood."""
+        return {"resolution": self.resolution, "alpha": self.alpha}
+
 
 @dataclass(frozen=True)
 class Snapshot:

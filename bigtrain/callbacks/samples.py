@@ -8,7 +8,7 @@ from bigtrain.callbacks.periodic import Periodic
 from bigtrain.clock import moment_name
 from bigtrain.games import AdversarialGame
 from bigtrain.sampling.generate import Sampler, cycled
-from bigtrain.sampling.outputs import grid, png
+from bigtrain.sampling.outputs import grid, grid_columns, png
 from bigtrain.storage import Storage
 
 
@@ -40,8 +40,3 @@ def sampler(game: AdversarialGame, truncation: float | None = None) -> Sampler:
     labels = cycled(range(max(1, game.generator_network.num_classes)))
     place = {"resolution": game.moment.resolution, "alpha": game.moment.alpha}
     return Sampler(game.ema.network, game.seed, labels, truncation, place=place)
-
-
-def grid_columns(num: int, num_classes: int) -> int:
-    """A column for each class if there are at most 32 of them, otherwise a square."""
-    return num_classes if 0 < num_classes <= 32 else round(num**0.5) or 1

@@ -55,7 +55,7 @@ class Scorer:
         self.storage, self.manifest, self.resolution = storage, manifest, resolution
         self.inception_weights, self.batch_size, self.device = inception_weights, batch_size, torch.device(device)
         if extractor == "auto":
-            extractor = "inception" if inception_available(inception_weights) else "classifier"
+            extractor = "inception" if inception_weights or inception_available() else "classifier"
         if extractor == "classifier" and manifest.num_classes < 2:
             raise ValueError(
                 f"the shards at {storage.url!r} have no labels to train a classifier on, and Inception's weights are "
@@ -70,12 +70,13 @@ class Scorer:
         key = f"evaluation/classifier-{self.manifest.hash[:16]}-r{self.resolution}.safetensors"
         if not self.storage.exists(key):
             made = train_classifier(
-                self.real_images,
+                self.real_images(),
                 self.manifest.num_classes,
                 self.resolution,
                 self.manifest.channels,
                 CLASSIFIER_SEED,
-                self.manifest.hash,
+                trained_on=self.manifest.hash,
+                device=self.device,
             )
             try:
                 made.save(self.storage, key)

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace
 
-from bigtrain.cli.mistakes import explain
+from bigtrain.cli.mistakes import explain, root_mistake
 from bigtrain.cli.settings import Cadences, Evaluation, WandB
 from bigtrain.data.datamodule import ShardDataModule
 from bigtrain.games import Game
@@ -58,8 +58,15 @@ def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
 
 
 def instantiate(parser: ArgumentParser, config: Namespace) -> Namespace:
-    """Makes schedule, data and game of a configuration."""
-    return parser.instantiate(config)
+    """Makes schedule, data and game of a configuration.
+
+    Raises:
+        ValueError: the one that a class raised about its arguments, without what the parser says around it.
+    """
+    try:
+        return parser.instantiate(config)
+    except (ValueError, TypeError) as error:
+        raise root_mistake(error) from error
 
 
 def as_dict(parser: ArgumentParser, config: Namespace) -> dict[str, Any]:

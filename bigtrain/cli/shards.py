@@ -12,17 +12,19 @@ SOURCES = "a folder (class = subfolder), a .zip of one, digits: (scikit-learn's)
 
 def run(arguments: Sequence[str]) -> int:
     """Builds or verifies shards; 1 if what is verified has problems."""
-    options = vars(_parser().parse_args(arguments))
-    return _build(**options) if options.pop("command") == "build" else _verify(**options)
-
-
-def _parser() -> Parser:
     parser = Parser(prog="bigtrain shards", description="Builds and verifies the shards that training reads.")
-    commands = parser.add_subparsers(dest="command", metavar="build|verify", required=True)
-    _add_build(commands.add_parser("build", help="make shards of images, at every resolution", allow_abbrev=False))
-    verify = commands.add_parser("verify", help="read back every file of a set of shards", allow_abbrev=False)
-    verify.add_argument("url", metavar="URL", help="of the shards: a path, s3://, gs://, az:// or https://")
-    return parser
+    added = parser.add_subparsers(dest="command", metavar="build|verify", required=True)
+    commands = {
+        "build": added.add_parser("build", help="make shards of images, at every resolution", allow_abbrev=False),
+        "verify": added.add_parser("verify", help="read back every file of a set of shards", allow_abbrev=False),
+    }
+    _add_build(commands["build"])
+    commands["verify"].add_argument("url", metavar="URL", help="of the shards: a path, s3://, gs://, az:// or https://")
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:  # told by the command's own parser, which knows the closest option
+        commands[options.command].error(f"unrecognized arguments: {' '.join(unknown)}")
+    values = vars(options)
+    return _build(**values) if values.pop("command") == "build" else _verify(**values)
 
 
 def _add_build(parser: argparse.ArgumentParser) -> None:

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 Encoding = Literal["auto", "png", "jpeg"]
 ENCODINGS: tuple[Encoding, ...] = ("auto", "png", "jpeg")
 #: Named, so that a file called `.png` cannot reach Pillow's other readers (EPS starts Ghostscript).
-_FORMATS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "TIFF", "WEBP")
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 _LARGEST_PNG = 64  # pixels, with `auto`
 
 
@@ -86,6 +86,8 @@ def _unusable() -> Iterator[None]:
             yield
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
             raise UnusableImageError("too many pixels", str(error)) from error
+        except UnidentifiedImageError as error:
+            raise UnusableImageError("unreadable", f"it is no image of {', '.join(_FORMATS)}") from error
         except UnusableImageError:
             raise
         except Exception as error:  # whatever its many readers meet in a damaged file, from IndexError to struct.error

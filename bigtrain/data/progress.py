@@ -7,7 +7,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import TextIO
+from typing import Any, TextIO
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -45,9 +45,13 @@ class Lines(Progress):
         rate = max(done - self._before, 1e-9) / (now - self._start)
         self._stream.write(
             f"{self._title}: {done:,} of {self._total:,} images, {rate:,.0f} images/s, "
-            f"{(self._total - done) / rate:,.0f} s left, {skipped:,} skipped\n"
+            f"{(self._total - done) / rate:,.0f} s left{_skipped(skipped)}\n"
         )
         self._stream.flush()
+
+
+def _skipped(count: int) -> str:
+    return f", {count:,} skipped" if count else ""
 
 
 @contextlib.contextmanager
@@ -71,17 +75,17 @@ def _bar(title: str, total: int, done: int) -> Iterator[Progress]:
         rich.MofNCompleteColumn(),
         rich.TextColumn("{task.fields[rate]:,.0f} images/s"),
         rich.TimeRemainingColumn(),
-        rich.TextColumn("{task.fields[skipped]:,} skipped"),
+        rich.TextColumn("{task.fields[skipped]}"),
     )
     with rich.Progress(*columns, console=Console(stderr=True)) as display:
-        yield _Bar(display, display.add_task(title, total=total, completed=done, rate=0.0, skipped=0), done)
+        yield _Bar(display, display.add_task(title, total=total, completed=done, rate=0.0, skipped=""), done)
 
 
 class _Bar(Progress):
-    def __init__(self, display, task, done: int) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, display: Any, task: Any, done: int) -> None:
         self._display, self._task, self._before = display, task, done
         self._start = time.monotonic()
 
     def update(self, done: int, skipped: int = 0) -> None:
         rate = (done - self._before) / max(time.monotonic() - self._start, 1e-9)
-        self._display.update(self._task, completed=done, skipped=skipped, rate=rate)
+        self._display.update(self._task, completed=done, skipped=_skipped(skipped), rate=rate)

@@ -135,7 +135,7 @@ def _differences(index: ShardIndex, stored: ShardIndex) -> list[str]:
     for column in ("keys", "extensions", "offsets", "sizes", "crc32", "labels"):
         here, there = getattr(index, column), getattr(stored, column)
         if (here is None) != (there is None):
-            problems.append(f"{'its index has labels' if here is None else 'it has labels'}, the other has none")
+            problems.append("has no labels, its index has" if here is None else "has labels, its index has none")
         elif here is not None:
             wrong = [key for key, a, b in zip(index.keys, here, there, strict=True) if a != b]
             problems += _listed(f"differ from the index in {column}", wrong)

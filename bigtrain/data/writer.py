@@ -174,12 +174,15 @@ def _begin(source: Source, storage: Storage, plan: Plan) -> dict[int, Part]:
 
 def _check_same_plan(storage: Storage, plan: Plan) -> None:
     before, now = json.loads(storage.read(PLAN_KEY)), asdict(plan)
-    differing = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    if differing:
-        changes = ", ".join(f"{name} {before.get(name)!r} before and {now.get(name)!r} now" for name in differing)
+    if before.get("fingerprint") != now["fingerprint"]:
+        changes = "the source has other images or labels now"
+    else:
+        differing = [name for name in now if before.get(name) != now[name]]
+        changes = ", ".join(f"{name} was {before.get(name)!r} and is {now[name]!r} now" for name in differing)
+    if changes:
         raise ValueError(
-            f"DEST {storage.url!r} holds a build with other options or another source: {changes}; "
-            f"repeat its options to go on with it, or choose another DEST, or delete this one"
+            f"DEST {storage.url!r} holds another build: {changes}; "
+            f"repeat its options to go on with it, choose another DEST, or delete this one"
         )
 
 

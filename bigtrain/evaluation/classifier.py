@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -22,6 +23,7 @@ from bigtrain.storage import Storage
 BATCH_SIZE, MAX_EPOCHS, LEARNING_RATE = 128, 10, 4e-3
 HOLD_OUT = 10  # every tenth image is kept from training
 POOL_BYTES = 2**30
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,8 @@ def _pool(
     count = 0
     for images, labels in batches:
         if images.dtype != torch.uint8 or images.shape[1:] != shape:
-            raise ValueError(f"images of type {images.dtype} and shape {list(images.shape)} must be uint8 [n, {shape}]")
+            wanted = f"uint8 [n, {', '.join(map(str, shape))}]"
+            raise ValueError(f"images of type {images.dtype} and shape {list(images.shape)} must be {wanted}")
         kept.append((images.cpu(), labels.cpu().long()))
         count += len(images)
         if count >= limit:
@@ -142,6 +145,8 @@ def _pool(
     images, labels = (torch.cat(parts)[:limit] for parts in zip(*kept, strict=True))
     if labels.min() < 0 or labels.max() >= num_classes:
         raise ValueError(f"labels from {labels.min()} to {labels.max()} must lie in [0, num_classes (={num_classes}))")
+    if (seen := len(labels.unique())) < num_classes:
+        _log.warning("the classifier learns from %d images of %d of the %d classes", len(labels), seen, num_classes)
     return images, labels
 
 
@@ -168,9 +173,9 @@ def _fit(
 
 
 def _shift(images: Tensor, seed: int, places: NDArray[np.int64]) -> Tensor:
-    """Each image moved by up to a sixteenth of its size each way, its border repeated."""
+    """Each image moved by up to a 24th of its size each way, its border repeated."""
     n, _, height, width = images.shape
-    reach = max(1, height // 16)
+    reach = round(height / 24)
     drawn = words(seed, "classifier.shift", places, 2) % np.uint64(2 * reach + 1)
     offset = torch.from_numpy(drawn.astype(np.int64)) - reach  # [n, 2]
     rows = (torch.arange(height) + offset[:, :1]).clamp(0, height - 1)

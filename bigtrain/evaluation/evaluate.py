@@ -42,7 +42,7 @@ def _inception_score(logits: LogitStatistics, _: Reference | None) -> tuple[floa
 
 
 def _recognition(counts: RecognitionCount, _: Reference | None) -> tuple[float, float | None]:
-    return float(counts.compute()), None
+    return float(counts.fraction), None
 
 
 METRICS = {

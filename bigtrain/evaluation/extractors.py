@@ -36,7 +36,7 @@ def exact_arithmetic(device: torch.device) -> Iterator[None]:
 
 
 class Extractor(nn.Module, ABC):
-    """A fixed network whose features and logits are measured. It is always in eval mode and has no gradients.
+    """A fixed network whose features and logits are measured, always in eval mode and without gradients.
 
     Attributes:
         name: of the network, as scores print it.
@@ -67,10 +67,6 @@ class Extractor(nn.Module, ABC):
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
-    def train(self, mode: bool = True) -> Extractor:
-        """Stays in eval mode, whatever the module that holds it does."""
-        return super().train(False)
-
     @property
     def protocol(self) -> dict[str, str]:
         """How it treats images, for the protocol of a score."""
@@ -92,6 +88,7 @@ class Extractor(nn.Module, ABC):
                 f"images of type {images.dtype} and shape {list(images.shape)} must be uint8 [n, c, h, w] "
                 f"with c = {self.channels} or 1 for the extractor {self.name!r}"
             )
+        self.eval()  # whatever mode the module around it has been put in
         with exact_arithmetic(self.device):
             features, logits = self(images.to(self.device).expand(-1, self.channels, -1, -1))
         return features.float(), logits.float()

@@ -7,14 +7,13 @@ import io
 import os
 import re
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor
 
 from bigtrain.evaluation.extractors import Extractor
 from bigtrain.randomness import seeded
-from bigtrain.storage import Storage, is_remote
+from bigtrain.storage import Storage
 
 #: The weights that torch-fidelity converted from TensorFlow's; the name ends with the start of their SHA-256.
 INCEPTION_URL = (
@@ -26,7 +25,7 @@ class InceptionExtractor(Extractor):
     """torch-fidelity's Inception-v3: pooled features [n, 2048] and logits without the bias [n, 1008].
 
     Args:
-        weights: path or URL of the state dict; by default torch-fidelity's, from where torch.hub keeps its downloads.
+        weights: path or URL of the state dict; by default torch-fidelity's, which is downloaded once.
 
     Raises:
         OSError: if the weights are not there and cannot be downloaded; the message says which file to put where.
@@ -64,44 +63,46 @@ class InceptionExtractor(Extractor):
 
 
 def inception_available(weights: str | os.PathLike[str] | None = None) -> bool:
-    """Whether the weights can be read without a download; a remote URL of the user's own counts as not available."""
-    return _local_path(os.fspath(weights or INCEPTION_URL)).is_file()
+    """Whether nothing has to be downloaded: the user names weights of his own, or the default ones are here.
+
+    That a name is wrong is for the extractor to say: to measure with something else would hide it.
+    """
+    return weights is not None or _cached().is_file()
 
 
-def _local_path(source: str) -> Path:
-    """The file itself, or where torch.hub keeps the download of a URL."""
-    if not is_remote(source):
-        return Path(source.removeprefix("file://")).expanduser()
-    return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(source).path).name
+def _cached() -> Path:
+    """Where torch.hub, and so torch-fidelity too, keeps the default weights."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_URL.rpartition("/")[2]
 
 
 def _read_weights(source: str) -> bytes:
-    """The bytes of a weights file, downloaded if need be and checked against the hash in its name if it has one."""
-    path = _local_path(source)
-    if not path.is_file() and is_remote(source):
-        _download(source, path)
-    if not path.is_file():
-        raise FileNotFoundError(f"weights (={source!r}): there is no such file; by default they are {INCEPTION_URL}")
-    content = path.read_bytes()
-    promised = re.search(r"-([0-9a-f]{8,64})\.[a-z]+$", path.name)
+    """The bytes of a weights file, checked against the hash in its name if it has one."""
+    if source == INCEPTION_URL:
+        _download(_cached())
+        content = _cached().read_bytes()
+    else:
+        folder, _, name = source.rpartition("/")
+        content = Storage(folder or ".").read(name)
+    promised = re.search(r"-([0-9a-f]{8,64})\.\w+$", source)
     found = hashlib.sha256(content).hexdigest()
     if promised and not found.startswith(promised[1]):
+        where = _cached() if source == INCEPTION_URL else source
         raise ValueError(
-            f"{path}: its SHA-256 starts with {found[:8]}, not with the {promised[1]} of its name; delete it"
+            f"{where}: its SHA-256 starts with {found[:8]}, not with the {promised[1]} of its name; delete it"
         )
     return content
 
 
-def _download(source: str, path: Path) -> None:
-    folder, _, name = source.rpartition("/")
+def _download(path: Path) -> None:
+    if path.is_file():
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        if source.startswith(("http://", "https://")):
-            torch.hub.download_url_to_file(source, str(path), progress=False)
-        else:
-            Storage(str(path.parent)).write(path.name, Storage(folder).read(name))
+        torch.hub.download_url_to_file(INCEPTION_URL, str(path), progress=False)
     except OSError as error:
-        raise OSError(f"{source} cannot be downloaded ({error}); fetch it elsewhere and put it at {path}") from error
+        raise OSError(
+            f"{INCEPTION_URL} cannot be downloaded ({error}); fetch it elsewhere and put it at {path}"
+        ) from error
 
 
 def _load_state(content: bytes, source: str) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ def square_root(covariance: Tensor) -> Tensor:
 
 
 def frechet_distance(real: FeatureStatistics, fake: FeatureStatistics, real_root: Tensor | None = None) -> float:
-    """|μr - μg|² + tr(Σr + Σg - 2(Σr·Σg)^½): Heusel et al., arXiv 1706.08500, equation 6.
+    """|μr - μg|² + tr(Σr + Σg - 2(Σr·Σg)^½): FID (Heusel et al., arXiv 1706.08500) on Inception's features.
 
     Σr·Σg is not symmetric, but with L·Lᵀ = Σr it has the eigenvalues of the symmetric M = Lᵀ·Σg·L, which are real,
     not negative and exact to rounding. n samples give a covariance of rank below n, so that no more than that many of
@@ -41,8 +41,7 @@ def inception_score(logits: LogitStatistics) -> tuple[float, float]:
 
     Salimans et al., arXiv 1606.03498, section 4; E KL = E Σ p·log p - Σ q·log q with q = E p.
     """
-    count, marginal, negentropy = logits.compute()
-    q = marginal / count[:, None]  # [split, class]
-    divergence = negentropy / count + torch.special.entr(q).sum(dim=1)
+    q = logits.marginal / logits.count[:, None]  # [split, class]
+    divergence = logits.negentropy / logits.count + torch.special.entr(q).sum(dim=1)
     scores = divergence.exp()
     return float(scores.mean()), float(scores.std(correction=0))

@@ -34,6 +34,10 @@ class Sums(Metric):
         """The states by name, as they are stored."""
         return {name: getattr(self, name).cpu() for name in self.metric_state}
 
+    def compute(self) -> dict[str, Tensor]:
+        """The same, as torchmetrics wants it. Metrics read the states: it caches this value beyond `merge_state`."""
+        return self.sums()
+
     def add_ranks(self) -> None:
         """Adds the sums of all ranks; every rank has to call it, and ends with the same sums."""
         self.sync(dist_sync_fn=_all_reduced)
@@ -95,9 +99,6 @@ class FeatureStatistics(Sums):
             raise ValueError(f"count (={int(self.count)}) of samples must be at least 2 for a covariance")
         return (self.outer - torch.outer(self.total, self.total) / self.count) / (self.count - 1)
 
-    def compute(self) -> tuple[Tensor, Tensor]:
-        return self.mean, self.covariance
-
 
 class LogitStatistics(Sums):
     """What the Inception Score needs: count, Σ p and Σ p·log p of each split, where p = softmax(logits).
@@ -133,9 +134,6 @@ class LogitStatistics(Sums):
         self.marginal += split.T @ p
         self.negentropy += split.T @ torch.special.entr(p).sum(dim=1).neg()
 
-    def compute(self) -> tuple[Tensor, Tensor, Tensor]:
-        return self.count, self.marginal, self.negentropy
-
 
 class RecognitionCount(Sums):
     """How many conditional samples a classifier recognises as the class that was asked for."""
@@ -153,5 +151,6 @@ class RecognitionCount(Sums):
         self.count += len(labels)
         self.recognised += (logits.argmax(dim=1) == labels).sum()
 
-    def compute(self) -> Tensor:
+    @property
+    def fraction(self) -> Tensor:
         return self.recognised / self.count

@@ -13,6 +13,7 @@ from bigtrain.games.base import Batch, Game
 from bigtrain.games.ema import EMA
 from bigtrain.games.player import Player
 from bigtrain.networks import Discriminator, Generator
+from bigtrain.networks.base import Network
 from bigtrain.objectives import Objective
 from bigtrain.regularizers import Regularizer, Shown
 from bigtrain.sampling.latents import draw_labels, draw_latents
@@ -57,6 +58,7 @@ class AdversarialGame(Game):
         self.objective, self.regularizers = objective, regularizers
         self.accumulation, self.joint_pass, self.fake_labels = accumulation, joint_pass, fake_labels
         self.add_players(generator=generator, discriminator=discriminator)
+        _check_kinds(generator.network, discriminator.network)
         self.ema = EMA(generator.network, images(ema_half_life_kimg), images(ema_start_kimg))
         self.class_counts = class_counts or [1] * self.generator_network.num_classes
         _check_players(self.generator_network, self.discriminator_network)
@@ -146,6 +148,12 @@ class AdversarialGame(Game):
     def place(moment: Moment, network: Generator | Discriminator) -> dict[str, Any]:
         """Where a growing network stands; nothing for the others."""
         return {"resolution": moment.resolution, "alpha": moment.alpha} if network.progressive else {}
+
+
+def _check_kinds(generator: Network, discriminator: Network) -> None:
+    for name, network, kind in (("generator", generator, Generator), ("discriminator", discriminator, Discriminator)):
+        if not isinstance(network, kind):
+            raise ValueError(f"{name}.network makes a {type(network).__name__}, which is not a {kind.__name__}")
 
 
 def _check_players(generator: Generator, discriminator: Discriminator) -> None:

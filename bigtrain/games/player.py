@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bigtrain import randomness
-from bigtrain.networks import Discriminator, Generator
+from bigtrain.networks.base import Network
 from bigtrain.schedules import ConstantRate, LearningRate, Moment
 
 
@@ -30,7 +30,7 @@ class Player(nn.Module):
 
     def __init__(
         self,
-        network: Callable[[], Generator] | Callable[[], Discriminator],
+        network: Callable[[], Network],
         optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
         learning_rate: LearningRate | None = None,
         max_grad_norm: float | None = None,

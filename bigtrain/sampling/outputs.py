@@ -26,6 +26,11 @@ def grid(images: Tensor, columns: int) -> Image.Image:
     return Image.fromarray(sheet.permute(1, 2, 0).numpy())
 
 
+def grid_columns(num: int, num_classes: int) -> int:
+    """A column for each class if there are at most 32 of them, otherwise a square."""
+    return num_classes if 0 < num_classes <= 32 else round(num**0.5) or 1
+
+
 def png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format="png")

@@ -96,12 +96,12 @@ def _find_pair(folder: Path, split: str) -> tuple[Path, Path] | None:
         return images, labels
     if images or labels:
         missing = stems[0] if labels else stems[1]
-        raise ValueError(f"idx:{folder}: {missing} (plain or .gz) is missing beside {(images or labels).name}")  # type: ignore[union-attr]
+        raise ValueError(f"idx:{folder}: {missing} (plain or .gz) is missing")
     return None
 
 
 def _read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
-    """An array of bytes. The file: two zeros, type 8, number of dimensions, each as big-endian int32, then the values."""
+    """An array of bytes. The file: two zeros, type 8, number of dimensions, each as big-endian int32, the values."""
     content = path.read_bytes()
     if content[:2] == _GZIP:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,7 +34,7 @@ class Source(ABC):
     classes: list[str]
     channels: int
     native_resolution: int | None = None
-    skips: tuple[Skip, ...] | list[Skip] = ()
+    skips: Sequence[Skip] = ()
     folder: Path | None = None
 
     @abstractmethod

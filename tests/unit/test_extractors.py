@@ -1,0 +1,213 @@
+"""Extractors: what they take, what they leave alone, and that nothing in a weights file is executed."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+import urllib.error
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch_fidelity
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+from bigtrain.evaluation.evaluate import evaluate
+from bigtrain.evaluation.extractors import Extractor, exact_arithmetic, hash_weights
+from bigtrain.evaluation.inception import InceptionExtractor, inception_available
+from bigtrain.evaluation.reference import measure_reference
+
+
+class Pixels(Extractor):
+    """Mean and deviation of each channel as features and logits."""
+
+    name, weight_hash, channels, feature_dim, num_classes = "pixels", "0" * 12, 3, 6, 6
+    resize, quantisation = "none", "uint8"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.tensor(1 / 255))
+        self.dropout = torch.nn.Dropout()
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x = self.dropout(images * self.scale).flatten(2)
+        features = torch.cat((x.mean(2), x.std(2)), dim=1)
+        return features, features.half()
+
+
+def images(n: int, channels: int = 3, size: int = 8, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (n, channels, size, size), generator=generator, dtype=torch.uint8)
+
+
+def test_grey_images_are_repeated() -> None:
+    grey = images(3, channels=1)
+    for mine, repeated in zip(Pixels().features(grey), Pixels().features(grey.repeat(1, 3, 1, 1)), strict=True):
+        torch.testing.assert_close(mine, repeated, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("wrong", [images(2).float(), images(2)[0], images(2, channels=2)])
+def test_other_images_are_refused(wrong: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match="must be uint8"):
+        Pixels().features(wrong)
+
+
+def test_features_are_float32_in_eval_mode_without_gradients_or_autocast() -> None:
+    extractor = Pixels().train()
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.enable_grad():
+        features, logits = extractor.features(images(2))
+    assert features.dtype == logits.dtype == torch.float32
+    assert not features.requires_grad
+    torch.testing.assert_close(features[:, :3], images(2).float().mean((2, 3)) / 255)  # no dropout
+
+
+def test_padding_leaves_the_features() -> None:
+    whole, padded = Pixels().features(images(3)), Pixels().padded_features(images(3), 8)
+    for one, other in zip(whole, padded, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_exact_arithmetic_puts_the_settings_back() -> None:
+    before = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    with exact_arithmetic(torch.device("cpu")):
+        assert not torch.backends.cudnn.allow_tf32
+    assert (torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()) == before
+
+
+def test_the_hash_is_of_names_and_values() -> None:
+    state = {"a": torch.zeros(2), "b": torch.ones((), dtype=torch.int64)}
+    assert hash_weights(state) == hash_weights(dict(reversed(state.items())))
+    others = [{**state, "a": torch.tensor([0.0, 1.0])}, {"c": state["a"], "b": state["b"]}, {"a": state["a"]}]
+    assert len({hash_weights(other) for other in [state, *others]}) == 4
+
+
+class Unloaded(FeatureExtractorInceptionV3):
+    """torch-fidelity's network with the weights that the constructor draws."""
+
+    def __init__(self) -> None:
+        no_weights = io.BytesIO()
+        torch.save({}, no_weights)
+        no_weights.seek(0)
+        super().__init__("unloaded", ["2048"], feature_extractor_weights_path=no_weights)
+
+    def load_state_dict(self, *_: Any, **__: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of random weights that keep the variance, so that features and logits depend on the image."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng():
+        state = Unloaded().state_dict()
+    for value in state.values():
+        if value.dim() > 1:
+            value.normal_(0, (2 / value[0].numel()) ** 0.5, generator=generator)
+    path = tmp_path_factory.mktemp("weights") / "random.pth"
+    torch.save(state, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def extractor(weights: Path) -> InceptionExtractor:
+    before = torch.get_rng_state()
+    extractor = InceptionExtractor(weights)
+    assert torch.equal(torch.get_rng_state(), before)
+    return extractor
+
+
+def test_inception_is_torch_fidelitys(weights: Path, extractor: InceptionExtractor) -> None:
+    with torch.random.fork_rng():
+        theirs = FeatureExtractorInceptionV3("theirs", ["2048", "logits_unbiased"], str(weights))
+    for mine, expected in zip(extractor.features(images(2)), theirs(images(2)), strict=True):
+        torch.testing.assert_close(mine, expected, rtol=0, atol=0)
+        assert mine.std(dim=0).mean() > 1e-3  # the weights tell images apart
+    assert extractor.weight_hash == hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
+    assert extractor.protocol["resize"].startswith("bilinear 299")
+
+
+@pytest.mark.long
+def test_scores_are_torch_fidelitys(weights: Path, extractor: InceptionExtractor) -> None:
+    real, fake = images(24, size=16), images(20, size=16, seed=1) // 2
+    reference = measure_reference([(part, None) for part in real.split(4)], extractor, "random images")
+    mine = evaluate(lambda i: (fake[i], None), extractor, reference, ["fid", "is"], num=20, batch_size=4, splits=2)
+
+    class Images(torch.utils.data.TensorDataset):
+        def __getitem__(self, index: int) -> torch.Tensor:
+            return super().__getitem__(index)[0]
+
+    theirs = torch_fidelity.calculate_metrics(
+        input1=Images(fake),
+        input2=Images(real),
+        fid=True,
+        isc=True,
+        isc_splits=2,
+        samples_shuffle=False,
+        feature_extractor_weights_path=str(weights),
+        batch_size=4,
+        cuda=False,
+        cache=False,
+        verbose=False,
+        save_cpu_ram=True,
+    )
+    assert mine[0].value == pytest.approx(theirs["frechet_inception_distance"], rel=1e-4)
+    assert mine[1].value == pytest.approx(theirs["inception_score_mean"], rel=1e-4)
+    assert mine[1].std == pytest.approx(theirs["inception_score_std"], rel=1e-4)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of torch.hub and no network."""
+
+    def offline(*_: object, **__: object) -> None:
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    return tmp_path / "checkpoints"
+
+
+def test_offline_without_a_file_the_error_says_which_file_goes_where(hub: Path) -> None:
+    assert not inception_available()
+    assert inception_available("s3://some/weights.pth")
+    with pytest.raises(OSError, match=r"put it at .*checkpoints/weights-inception-2015-12-05-6726825d\.pth"):
+        InceptionExtractor()
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"missing\.pth"):
+        InceptionExtractor(tmp_path / "missing.pth")
+
+
+def test_the_hash_in_the_name_is_checked(hub: Path, weights: Path) -> None:
+    hub.mkdir()
+    (hub / "weights-inception-2015-12-05-6726825d.pth").write_bytes(weights.read_bytes())
+    assert inception_available()
+    with pytest.raises(ValueError, match="SHA-256"):
+        InceptionExtractor()
+
+
+class Malicious:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return eval, ("open('/tmp/bigtrain-was-here', 'w')",)
+
+
+@pytest.mark.parametrize("content", [pickle.dumps({"weights": Malicious()}), b"", b"not a file of weights"])
+def test_nothing_is_unpickled_but_tensors(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "weights.pth"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="not a file of tensors only"):
+        InceptionExtractor(path)
+    assert not Path("/tmp/bigtrain-was-here").exists()
+
+
+@pytest.mark.parametrize("state", [{"fc.bias": torch.zeros(1008)}, {}])
+def test_other_weights_are_refused(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
+    torch.save(state, tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match="not those of torch-fidelity's Inception-v3"):
+        InceptionExtractor(tmp_path / "weights.pth")
+    torch.save([torch.zeros(1)], tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match="not a state dict"):
+        InceptionExtractor(tmp_path / "weights.pth")
