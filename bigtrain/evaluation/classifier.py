@@ -56,6 +56,9 @@ class ClassifierExtractor(Extractor):
         self.requires_grad_(False).eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        if images.shape[2:] != (self.card.resolution, self.card.resolution):
+            size = "x".join(map(str, images.shape[2:]))
+            raise ValueError(f"images of {size} pixels: {self.name!r} was trained at resolution {self.card.resolution}")
         return self.network(images)
 
     def save(self, storage: Storage, key: str) -> None:

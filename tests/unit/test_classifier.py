@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,15 @@ from bigtrain.evaluation.tensor_file import pack, unpack
 from bigtrain.storage import Storage
 
 Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """On cores that others use too, threads that wait for each other take ten times as long."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def digits() -> list[Batch]:
@@ -138,13 +148,18 @@ def test_any_resolution_and_channels(resolution: int, channels: int) -> None:
 def test_what_cannot_be_learnt_is_refused(batches: list[Batch], changes: dict[str, int], message: str) -> None:
     arguments = {"num_classes": 2, "resolution": 8, "channels": 1} | changes
     with pytest.raises(ValueError, match=message):
-        train_classifier(batches, **arguments)
+        train_classifier(batches, **arguments)  # type: ignore[arg-type]
 
 
 def test_classes_that_are_never_seen_are_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         train_classifier(stripes(64), 5, 8, 1, max_steps=1)
     assert "64 images of 2 of the 5 classes" in caplog.text
+
+
+def test_another_resolution_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"16x16 pixels: 'classifier-.*' was trained at resolution 8"):
+        quick().features(torch.zeros(2, 1, 16, 16, dtype=torch.uint8))
 
 
 def test_the_card_counts_in_no_hash() -> None:

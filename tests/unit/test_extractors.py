@@ -6,6 +6,7 @@ import hashlib
 import io
 import pickle
 import urllib.error
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,15 @@ from bigtrain.evaluation.evaluate import evaluate
 from bigtrain.evaluation.extractors import Extractor, exact_arithmetic, hash_weights
 from bigtrain.evaluation.inception import InceptionExtractor, inception_available
 from bigtrain.evaluation.reference import measure_reference
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """On cores that others use too, threads that wait for each other take ten times as long."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 class Pixels(Extractor):
@@ -135,7 +145,7 @@ def test_scores_are_torch_fidelitys(weights: Path, extractor: InceptionExtractor
     mine = evaluate(lambda i: (fake[i], None), extractor, reference, ["fid", "is"], num=20, batch_size=4, splits=2)
 
     class Images(torch.utils.data.TensorDataset):
-        def __getitem__(self, index: int) -> torch.Tensor:
+        def __getitem__(self, index: int) -> torch.Tensor:  # type: ignore[override]
             return super().__getitem__(index)[0]
 
     theirs = torch_fidelity.calculate_metrics(

@@ -1,0 +1,161 @@
+"""The architectures: shapes, conditions, growth."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from bigtrain.networks import (
+    BigGANDiscriminator,
+    BigGANGenerator,
+    ProgressiveDiscriminator,
+    ProgressiveGenerator,
+)
+
+CLASSES = [0, 3]
+
+
+def progressive(num_classes, channels=1):
+    torch.manual_seed(0)
+    sizes = {"fmap_base": 64, "fmap_max": 16}
+    return (
+        ProgressiveGenerator(16, channels, num_classes, 8, **sizes),
+        ProgressiveDiscriminator(16, channels, num_classes, **sizes),
+    )
+
+
+def biggan(num_classes, resolution=32, **options):
+    torch.manual_seed(0)
+    generator = BigGANGenerator(resolution, 3, num_classes, 40, 8, 4, attention=[16], **options)
+    return generator, BigGANDiscriminator(resolution, 3, num_classes, 4, attention=[16])
+
+
+def inputs(generator, n=4):
+    label = torch.arange(n) % generator.num_classes if generator.num_classes else None
+    return torch.randn(n, generator.latent_dim), label
+
+
+@pytest.mark.parametrize("num_classes", CLASSES)
+@pytest.mark.parametrize("resolution", [4, 8, 16])
+def test_progressive_shapes(num_classes, resolution):
+    generator, discriminator = progressive(num_classes)
+    latent, label = inputs(generator)
+    images = generator(latent, label, resolution, 0.3)
+    assert images.shape == (4, 1, resolution, resolution)
+    assert discriminator(images, label, resolution, 0.3).shape == (4,)
+
+
+@pytest.mark.parametrize("num_classes", CLASSES)
+@pytest.mark.parametrize("options", [{}, {"hierarchical": False}, {"init": "normal"}, {"init": "xavier"}])
+def test_biggan_shapes(num_classes, options):
+    generator, discriminator = biggan(num_classes, **options)
+    latent, label = inputs(generator)
+    images = generator(latent, label)
+    assert images.shape == (4, 3, 32, 32)
+    assert images.abs().max() <= 1
+    assert discriminator(images, label).shape == (4,)
+
+
+@pytest.mark.parametrize("resolution", [32, 64, 128, 256, 512])
+def test_every_biggan_fits_together(resolution):
+    """On the meta device, at the paper's width."""
+    with torch.device("meta"):
+        latent_dim = 4 * 5 * 6 * 7 * 8
+        generator = BigGANGenerator(resolution, 3, 10, latent_dim, attention=[resolution // 2])
+        discriminator = BigGANDiscriminator(resolution, 3, 10, attention=[resolution // 2])
+        images = generator(torch.empty(2, latent_dim), torch.empty(2, dtype=torch.int64))
+        assert images.shape == (2, 3, resolution, resolution)
+        assert discriminator(images, torch.empty(2, dtype=torch.int64)).shape == (2,)
+
+
+def test_biggan_128_has_the_published_number_of_parameters():
+    """70.43 M and 87.98 M in the authors' PyTorch code at ImageNet-128, ch 96 (buffers of the spectral norm aside)."""
+    with torch.device("meta"):
+        generator, discriminator = BigGANGenerator(128, 3, 1000), BigGANDiscriminator(128, 3, 1000)
+    assert sum(p.numel() for p in generator.parameters()) == pytest.approx(70.43e6, rel=1e-3)
+    assert sum(p.numel() for p in discriminator.parameters()) == pytest.approx(87.98e6, rel=1e-3)
+
+
+def test_progressive_1024_has_the_published_number_of_parameters():
+    """23.1 M each (arXiv 1710.10196, table 2)."""
+    with torch.device("meta"):
+        generator, discriminator = ProgressiveGenerator(1024), ProgressiveDiscriminator(1024)
+    assert sum(p.numel() for m in (generator.blocks, generator.to_rgb[-1:]) for p in m.parameters()) == pytest.approx(
+        23.1e6, rel=2e-3
+    )
+    used = (discriminator.blocks, discriminator.from_rgb[-1:], discriminator.logit)
+    assert sum(p.numel() for m in used for p in m.parameters()) == pytest.approx(23.1e6, rel=2e-3)
+
+
+@pytest.mark.parametrize("num_classes", CLASSES)
+@pytest.mark.parametrize("resolution", [8, 16])
+def test_at_alpha_0_a_grown_generator_is_the_upsampled_old_one_and_at_1_the_new_one(num_classes, resolution):
+    generator, _ = progressive(num_classes)
+    latent, label = inputs(generator)
+    old = F.interpolate(generator(latent, label, resolution // 2), scale_factor=2)
+    new = generator(latent, label, resolution)
+    assert torch.equal(generator(latent, label, resolution, 0.0), old)
+    assert torch.equal(generator(latent, label, resolution, 1.0), new)
+    assert torch.allclose(generator(latent, label, resolution, 0.25), 0.75 * old + 0.25 * new, atol=1e-6)
+
+
+@pytest.mark.parametrize("num_classes", CLASSES)
+@pytest.mark.parametrize("resolution", [8, 16])
+def test_at_alpha_0_a_grown_discriminator_is_the_old_one_of_the_pooled_images(num_classes, resolution):
+    generator, discriminator = progressive(num_classes)
+    _, label = inputs(generator)
+    images = torch.randn(4, 1, resolution, resolution)
+    old = discriminator(F.avg_pool2d(images, 2), label, resolution // 2)
+    assert torch.equal(discriminator(images, label, resolution, 0.0), old)
+    assert not torch.equal(discriminator(images, label, resolution, 1.0), old)
+
+
+@pytest.mark.parametrize("fading", [False, True])
+@pytest.mark.parametrize("resolution", [8, 16])
+def test_exactly_the_active_path_has_gradients(resolution, fading):
+    for network in progressive(3):
+        network.activate(resolution, fading)
+        x = torch.randn(4, 8) if isinstance(network, ProgressiveGenerator) else torch.randn(4, 1, resolution, resolution)
+        network(x, torch.arange(4) % 3, resolution, 0.5 if fading else 1.0).square().sum().backward()
+        for name, parameter in network.named_parameters():
+            assert parameter.requires_grad == (parameter.grad is not None), name
+            assert parameter.grad is None or parameter.grad.any(), name
+
+
+@pytest.mark.parametrize("networks", [progressive, biggan])
+def test_labels_matter_and_are_needed(networks):
+    generator, discriminator = (network.eval() for network in networks(3))
+    latent, label = inputs(generator)
+    if networks is biggan:  # class-conditional gains start from an orthogonal, not from a zero, embedding
+        assert generator.shared is not None
+    images, other = generator(latent, label), generator(latent, (label + 1) % 3)
+    assert not torch.allclose(images, other, atol=1e-4)
+    assert not torch.allclose(discriminator(images, label), discriminator(images, (label + 1) % 3), atol=1e-6)
+    for network, x in ((generator, latent), (discriminator, images)):
+        with pytest.raises(ValueError, match="label"):
+            network(x)
+
+
+def test_hierarchical_latents_reach_their_own_block_only():
+    generator = biggan(0)[0].eval()
+    latent = torch.randn(1, 40)
+    first, conditions = generator.conditions(latent, None)
+    assert torch.equal(torch.cat((first, *conditions), dim=1), latent)
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda: ProgressiveGenerator(12), "resolution"),
+        (lambda: ProgressiveGenerator(16, latent_dim=0), "latent_dim"),
+        (lambda: ProgressiveDiscriminator(16, stddev_group=0), "stddev_group"),
+        (lambda: ProgressiveDiscriminator(16, image_channels=0), "image_channels"),
+        (lambda: BigGANGenerator(16), "resolution"),
+        (lambda: BigGANGenerator(32, latent_dim=121, attention=[]), "latent_dim"),
+        (lambda: BigGANGenerator(32, attention=[64]), "attention"),
+        (lambda: BigGANDiscriminator(32, attention=[4]), "attention"),
+        (lambda: BigGANGenerator(32, attention=[], init="zero"), "init"),
+    ],
+)
+def test_mistakes_are_named(make, named):
+    with pytest.raises(ValueError, match=named):
+        make()

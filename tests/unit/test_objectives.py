@@ -1,0 +1,84 @@
+"""Losses and penalties against closed forms of a linear discriminator, and finite differences in float64."""
+
+import math
+
+import pytest
+import torch
+
+from bigtrain.objectives import Hinge, NonSaturating, Wasserstein
+from bigtrain.regularizers import R1, Drift, GradientPenalty, Shown
+
+REAL = torch.tensor([0.5, 2.0, -1.0], dtype=torch.float64)
+FAKE = torch.tensor([-3.0, 0.25, 1.0], dtype=torch.float64)
+
+
+def mean(function, values):
+    return sum(function(float(v)) for v in values) / len(values)
+
+
+def softplus(v):
+    return math.log1p(math.exp(v))
+
+
+@pytest.mark.parametrize(
+    ("objective", "discriminator", "generator"),
+    [
+        (NonSaturating(), lambda: mean(lambda v: softplus(-v), REAL) + mean(softplus, FAKE), lambda v: softplus(-v)),
+        (
+            Hinge(),
+            lambda: mean(lambda v: max(0, 1 - v), REAL) + mean(lambda v: max(0, 1 + v), FAKE),
+            lambda v: -v,
+        ),
+        (Wasserstein(), lambda: mean(float, FAKE) - mean(float, REAL), lambda v: -v),
+    ],
+)
+def test_objectives_are_their_equations(objective, discriminator, generator):
+    assert objective.discriminator(REAL, FAKE).item() == pytest.approx(discriminator(), rel=1e-12)
+    assert objective.generator(FAKE).item() == pytest.approx(mean(generator, FAKE), rel=1e-12)
+    logits = FAKE.clone().requires_grad_(True)
+    assert torch.autograd.gradcheck(objective.generator, logits)
+    assert torch.autograd.gradcheck(objective.discriminator, (REAL.clone().requires_grad_(True), logits))
+
+
+def shown(weight, power=1):
+    """A discriminator Σ weight·x^power; its gradient is power·weight·x^(power-1)."""
+    generator = torch.Generator().manual_seed(0)
+    real, fake = (torch.randn(3, 2, 2, 2, dtype=torch.float64, generator=generator) for _ in range(2))
+    mix = torch.rand(3, 1, 1, 1, dtype=torch.float64, generator=generator)
+
+    def discriminate(images):
+        return (images.flatten(1).pow(power) * weight).sum(dim=1)
+
+    return Shown(discriminate, real, fake, discriminate(real), discriminate(fake), mix)
+
+
+def test_penalties_of_a_linear_discriminator_are_those_of_its_weight():
+    weight = torch.arange(1, 9, dtype=torch.float64)
+    norm = weight.norm().item()
+    assert GradientPenalty(10)(shown(weight)).item() == pytest.approx(10 * (norm - 1) ** 2)
+    assert GradientPenalty(10, target=750)(shown(weight)).item() == pytest.approx(10 * (norm / 750 - 1) ** 2)
+    assert R1(3)(shown(weight)).item() == pytest.approx(1.5 * norm**2)
+    assert Drift(0.1)(shown(weight)).item() == pytest.approx(0.1 * shown(weight).real_logits.square().mean().item())
+
+
+def test_penalties_look_where_they_should():
+    weight = torch.ones(8, dtype=torch.float64)
+    quadratic = shown(weight, power=2)  # the gradient is 2x
+    assert R1(1)(quadratic).item() == pytest.approx(2 * quadratic.real.flatten(1).square().sum(dim=1).mean().item())
+    between = quadratic.real + quadratic.mix * (quadratic.fake - quadratic.real)
+    norms = 2 * between.flatten(1).norm(dim=1)
+    assert GradientPenalty(1)(quadratic).item() == pytest.approx((norms - 1).square().mean().item())
+
+
+@pytest.mark.parametrize("regularizer", [GradientPenalty(2, target=1.5), R1(2), Drift(0.3)])
+def test_gradients_of_penalties_agree_with_finite_differences(regularizer):
+    weight = torch.linspace(0.5, 2, 8, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda w: regularizer(shown(w, power=3)), weight)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: R1(-1), lambda: GradientPenalty(-1), lambda: GradientPenalty(1, target=0), lambda: Drift(-1)]
+)
+def test_mistakes_are_named(make):
+    with pytest.raises(ValueError, match="weight|target"):
+        make()
