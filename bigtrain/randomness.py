@@ -77,6 +77,6 @@ def permutation(size: int, seed: int, *stream: str | int) -> NDArray[np.int64]:
 @contextlib.contextmanager
 def seeded(seed: int, *stream: str | int) -> Iterator[None]:
     """Torch's global generators stand at the address inside the block and are put back after it."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
         torch.manual_seed(address(seed, *stream))
         yield

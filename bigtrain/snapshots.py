@@ -80,19 +80,32 @@ def load_snapshot(url: str) -> Snapshot:
     return Snapshot(generator.requires_grad_(False).eval(), card, storage.locate(name))
 
 
+def holds_snapshot(url: str) -> bool:
+    """Whether the URL is a snapshot or a folder of some."""
+    return _locate(url) is not None
+
+
 def _find(url: str) -> tuple[Storage, str]:
+    found = _locate(url)
+    if found is None:
+        raise ValueError(
+            f"{url!r} holds no snapshot; give a run folder, whose newest one is taken, or a .safetensors file"
+        )
+    return found
+
+
+def _locate(url: str) -> tuple[Storage, str] | None:
+    """The storage and name of the snapshot at a URL, or the newest below it."""
     for ending in (".safetensors", ".json"):
         if url.endswith(ending):
             folder, _, file = url.removesuffix(ending).rpartition("/")
             return Storage(folder or "."), file
     for folder in (f"{url.rstrip('/')}/snapshots", url):
-        names = sorted(key.removesuffix(".json") for key, _ in Storage(folder).list() if key.endswith(".json"))
-        names = [name for name in names if name.replace(".", "").isdigit()]
+        cards = [key.removesuffix(".json") for key, _ in Storage(folder).list() if key.endswith(".json")]
+        names = sorted(name for name in cards if name.replace(".", "").isdigit())
         if names:
             return Storage(folder), names[-1]
-    raise ValueError(
-        f"{url!r} holds no snapshot; give a run folder, whose newest snapshot is taken, or a .safetensors file of one"
-    )
+    return None
 
 
 def _tensors(storage: Storage, name: str) -> dict[str, Tensor]:

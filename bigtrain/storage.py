@@ -36,7 +36,7 @@ class Storage:
             scheme = self.url.split("://", 1)[0]
             if scheme not in REMOTE_SCHEMES:
                 raise ValueError(f"URL {self.url!r}: scheme {scheme!r} is unknown; a path or {REMOTE_SCHEMES} is valid")
-            self._remote = from_url(self.url)
+            self._remote = from_url(self.url, client_options={"allow_http": scheme == "http"})
 
     @cached_property
     def _store(self) -> ObjectStore:

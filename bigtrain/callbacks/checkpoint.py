@@ -46,11 +46,11 @@ class Checkpointing(Periodic):
         if self.stop.signal is None:
             super().on_train_batch_end(trainer, game, outputs, batch, batch_idx)
             return
-        self.act(trainer, game)
+        self.act(trainer, game)  # type: ignore[arg-type]
         trainer.should_stop = True
 
     def act(self, trainer: Trainer, game: AdversarialGame) -> None:  # type: ignore[override]
-        save_snapshot(self.snapshots, game.ema.network, self.card(game))
+        save_snapshot(self.snapshots, game.average, self.card(game))
         self.checkpoints.save(game.clock.images_seen, game.training_state(), self.facts)
 
     def teardown(self, trainer: Trainer, game: Game, stage: str) -> None:  # type: ignore[override]

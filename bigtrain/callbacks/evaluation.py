@@ -34,10 +34,13 @@ class Evaluating(Periodic):
         self.scorer, self.records = scorer, records
         self.metrics, self.num, self.truncation = metrics, num, truncation
 
+    def on_fit_start(self, trainer: Trainer, game: AdversarialGame) -> None:  # type: ignore[override]
+        self.scorer.prepare(self.metrics, self.num)
+
     def act(self, trainer: Trainer, game: AdversarialGame) -> None:  # type: ignore[override]
         moment = game.moment
         sampler = Sampler(
-            game.ema.network,
+            game.average,
             game.seed,
             drawn(game.seed, game.class_counts),
             self.truncation,
@@ -46,12 +49,13 @@ class Evaluating(Periodic):
         )
         provenance = Provenance(
             seed=game.seed,
-            label_distribution="the data's" if game.class_counts else None,
+            label_distribution="frequencies of the data" if game.class_counts else None,
             kimg=game.clock.kimg,
             truncation=self.truncation,
             ema=True,
         )
-        scores = self.scorer.score(sampler, self.metrics, self.num, provenance)
+        conditional = game.generator_network.num_classes > 0
+        scores = self.scorer.score(sampler, self.metrics, self.num, provenance, conditional)
         for score in scores:
             self.records.append({"images_seen": game.clock.images_seen, **score.to_dict()})
         log(trainer, {"kimg": game.clock.kimg, **{score.metric: score.value for score in scores}})

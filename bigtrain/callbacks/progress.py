@@ -19,11 +19,11 @@ class TrainingProgress(Callback):
 
     def __init__(self) -> None:
         self.console = Console(stderr=True)
+        self._bar: Progress | None = None
 
     def on_train_start(self, trainer: Trainer, game: Game) -> None:  # type: ignore[override]
         self._start, self._from = time.perf_counter(), game.clock.images_seen
         self._shown = 0.0
-        self._bar: Progress | None = None
         if self.console.is_terminal:
             columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
             self._bar = Progress(*columns, console=self.console, transient=True)
@@ -57,7 +57,7 @@ class TrainingProgress(Callback):
         return f"{place}  {rate:.0f} images/s  {losses}"
 
     def teardown(self, trainer: Trainer, game: Game, stage: str) -> None:  # type: ignore[override]
-        if getattr(self, "_bar", None) is not None:
+        if self._bar is not None:
             self._bar.stop()
 
 

@@ -39,4 +39,4 @@ def sampler(game: AdversarialGame, truncation: float | None = None) -> Sampler:
     """Makes images with the averaged generator as it was trained last, with the run's seed and labels in turn."""
     labels = cycled(range(max(1, game.generator_network.num_classes)))
     place = {"resolution": game.moment.resolution, "alpha": game.moment.alpha}
-    return Sampler(game.ema.network, game.seed, labels, truncation, place=place)
+    return Sampler(game.average, game.seed, labels, truncation, place=place)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -11,16 +11,18 @@ import torch
 from torch import Tensor
 
 from bigtrain.data.manifest import Manifest
+from bigtrain.data.progress import progress
 from bigtrain.data.reader import Reader
 from bigtrain.evaluation.classifier import ClassifierExtractor, train_classifier
-from bigtrain.evaluation.evaluate import Progress, evaluate
+from bigtrain.evaluation.evaluate import Evaluation, evaluate
 from bigtrain.evaluation.extractors import Extractor
 from bigtrain.evaluation.inception import InceptionExtractor, inception_available
 from bigtrain.evaluation.protocol import Provenance, Score
 from bigtrain.evaluation.reference import Reference, content_key, measure_reference, reference_statistics
-from bigtrain.sampling.generate import Sampler
 from bigtrain.storage import Storage
 
+#: Images uint8 [n, c, h, w] and labels [n] of sample indices.
+Samples = Callable[[np.ndarray], tuple[Tensor, Tensor]]
 CLASSIFIER_SEED = 0  # so that every run on the same shards is measured by the same classifier
 _log = logging.getLogger(__name__)
 
@@ -101,31 +103,45 @@ class Scorer:
         for images, labels in Reader(self.storage, self.manifest).all(self.resolution, size):
             yield torch.from_numpy(images), torch.from_numpy(labels)
 
-    def score(
-        self,
-        sampler: Sampler,
-        metrics: Sequence[str],
-        num: int,
-        provenance: Provenance,
-        progress: Progress | None = None,
-    ) -> list[Score]:
-        """The scores of `num` samples; recognition is left out where samples have no labels to be recognised by."""
-        if sampler.generator.num_classes == 0 or self.kind != "classifier":
-            metrics = [metric for metric in metrics if metric != "recognition"]
-        return evaluate(
-            lambda indices: self._measured(sampler, indices),
-            self.extractor,
-            self.reference,
-            metrics,
-            num,
-            self.batch_size,
-            provenance,
-            progress=progress,
-        )
+    def prepare(self, metrics: Sequence[str], num: int) -> None:
+        """Does before a training what could fail after it: the extractor and the statistics of the real images.
 
-    def _measured(self, sampler: Sampler, indices: np.ndarray) -> tuple[Tensor, Tensor | None]:
-        images, labels = sampler(indices)
+        Raises:
+            ValueError, OSError: if the metrics cannot be had.
+        """
+        Evaluation(self.extractor, self.reference, self._possible(metrics, conditional=True), num, self.batch_size)
+
+    def score(
+        self, samples: Samples, metrics: Sequence[str], num: int, provenance: Provenance, conditional: bool
+    ) -> list[Score]:
+        """The scores of samples 0 … num - 1.
+
+        Args:
+            samples: makes the images and labels of sample indices.
+            metrics: recognition is left out where there is nothing to be recognised, or nobody to recognise it.
+            num: at least 2.
+            provenance: how the samples are made.
+            conditional: whether the samples have labels that they were asked for.
+        """
+        with progress("evaluating", num) as shown:
+            return evaluate(
+                lambda indices: self._measured(samples, indices, conditional),
+                self.extractor,
+                self.reference,
+                self._possible(metrics, conditional),
+                num,
+                self.batch_size,
+                provenance,
+                progress=lambda done, _: shown.update(done),
+            )
+
+    def _possible(self, metrics: Sequence[str], conditional: bool) -> list[str]:
+        able = conditional and self.extractor.recognises_labels
+        return [metric for metric in metrics if able or metric != "recognition"]
+
+    def _measured(self, samples: Samples, indices: np.ndarray, conditional: bool) -> tuple[Tensor, Tensor | None]:
+        images, labels = samples(indices)
         factor = self.resolution // images.shape[-1]
         if factor > 1:
             images = images.repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3)
-        return images, labels if sampler.generator.num_classes else None
+        return images, labels if conditional else None

@@ -70,7 +70,7 @@ def _unknown_argument(found: re.Match[str], message: str, parser: ArgumentParser
 def _unknown_option(found: re.Match[str], message: str, parser: ArgumentParser) -> str:
     """An option of a class, or of the configuration itself."""
     classes = re.findall(r"class_path '([^']+)'", message[: found.start()])
-    classes += re.findall(r"class_path='([^']+)'", message[found.end() :].split("\n")[0])
+    classes += re.findall(r"class_path='([^']+)'", message[found.end() :].split("\n", maxsplit=1)[0])
     option = found["key"].split(".")[0]
     if not classes:
         return _unknown(option, {key.split(".")[0] for key in _keys(parser)})
@@ -120,6 +120,7 @@ def _keys(parser: ArgumentParser) -> set[str]:
 
 def _subclasses(base: type) -> list[str]:
     """Names of the concrete classes that derive from it."""
-    found = [cls for child in base.__subclasses__() for cls in (child.__name__, *_subclasses(child))]
+    children: list[type] = base.__subclasses__()
+    found = [name for child in children for name in (child.__name__, *_subclasses(child))]
     abstract = {cls.__name__ for cls in (Generator, Discriminator)}
     return [name for name in found if name not in abstract]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import secrets
 import sys
+import warnings
 from functools import cached_property
 from typing import Any
 
@@ -69,6 +72,7 @@ class Training:
     def train(self) -> int:
         """Trains to the end, or until a signal asks to stop. Returns the exit code."""
         self.built.compute.apply()
+        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # it tells what this command does not do
         trainer = Trainer(
             **self.built.compute.trainer_arguments(),
             max_epochs=1,
@@ -81,7 +85,10 @@ class Training:
             default_root_dir=self.folder.path,
         )
         try:
-            trainer.fit(self.game, self.data)
+            with warnings.catch_warnings():
+                # Lightning uses what torch has deprecated, and wonders about an average that is not trained.
+                warnings.filterwarnings("ignore", module="lightning")
+                trainer.fit(self.game, self.data)
         except NonFiniteError as error:
             names = self.checkpoints.names()
             last = self.checkpoints.storage.locate(names[-1]) if names else "none yet"
@@ -182,9 +189,7 @@ def _run_id(folder: RunFolder) -> str:
     """The id by which Weights & Biases knows the run; made once, so that a resumed run is the same one there."""
     path = folder.path / "wandb-id"
     if not path.exists():
-        from wandb.util import generate_id  # noqa: PLC0415
-
-        path.write_text(generate_id(), encoding="utf-8")
+        path.write_text(secrets.token_hex(4), encoding="utf-8")
     return path.read_text(encoding="utf-8").strip()
 
 

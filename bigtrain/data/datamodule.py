@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lightning import LightningDataModule
 
 from bigtrain.data.batches import Batches
@@ -58,7 +60,8 @@ class ShardDataModule(LightningDataModule):
     def train_dataloader(self) -> Batches:
         """The batches from the game's clock on."""
         assert self.trainer is not None
-        return self.batches(self.trainer.lightning_module.clock.images_seen)
+        game: Any = self.trainer.lightning_module  # (the data does not know the games)
+        return self.batches(game.clock.images_seen)
 
     def batches(self, images_seen: int) -> Batches:
         """The batches from that moment on."""

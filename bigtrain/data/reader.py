@@ -87,6 +87,6 @@ class Reader:
         except ValueError as error:
             key = self.manifest.shards[resolution][shard].key
             raise ValueError(
-                f"{self.storage.locate(key)}: sample {index.keys[sample]!r} at byte {index.offsets[sample]} is damaged: "
-                f"{error}; run `bigtrain shards verify {self.storage.url}`"
+                f"{self.storage.locate(key)}: sample {index.keys[sample]!r} at byte {index.offsets[sample]} is damaged "
+                f"({error}); run `bigtrain shards verify {self.storage.url}`"
             ) from error

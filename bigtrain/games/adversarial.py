@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -39,6 +39,9 @@ class AdversarialGame(Game):
         class_counts: images of each class in the data, the frequencies of drawn labels (set by the data).
     """
 
+    generator: Player
+    discriminator: Player
+
     def __init__(
         self,
         generator: Player,
@@ -67,11 +70,21 @@ class AdversarialGame(Game):
 
     @property
     def generator_network(self) -> Generator:
-        return self.generator.network
+        return cast(Generator, self.generator.network)
 
     @property
     def discriminator_network(self) -> Discriminator:
-        return self.discriminator.network
+        return cast(Discriminator, self.discriminator.network)
+
+    @property
+    def average(self) -> Generator:
+        """The generator's average: what is sampled, scored and shared."""
+        return cast(Generator, self.ema.network)
+
+    @property
+    def weight(self) -> Tensor:
+        """A weight of the generator, whose device and type the latents and images take."""
+        return next(self.generator_network.parameters())
 
     def play(self, moment: Moment, batch: Batch) -> None:
         phase = moment.phase
@@ -120,7 +133,7 @@ class AdversarialGame(Game):
 
     def show(self, moment: Moment, indices: range, real: Tensor, label: Tensor) -> Shown:
         """The discriminator's logits of real images and of as many fakes."""
-        real = fade(to_float(real).to(self.dtype), moment.alpha)
+        real = fade(to_float(real).to(self.weight), moment.alpha)
         with torch.no_grad():
             given = label if self.fake_labels == "real" else None
             fake, fake_label = self.generate(moment, "discriminator", indices, given)
@@ -136,7 +149,7 @@ class AdversarialGame(Game):
     def generate(self, moment: Moment, turn: str, indices: range, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Fakes of a player's turn and their labels; latents, and labels unless given, are addressed by the indices."""
         network = self.generator_network
-        latent = draw_latents(self.seed, f"latent/{turn}", indices, network.latent_dim).to(self.device, self.dtype)
+        latent = draw_latents(self.seed, f"latent/{turn}", indices, network.latent_dim).to(self.weight)
         if label is None:
             label = draw_labels(self.seed, f"label/{turn}", indices, self.class_counts).to(self.device)
         return self.generator(latent, label, **self.place(moment, network)), label

@@ -28,6 +28,10 @@ class Player(nn.Module):
         reset_optimizer: whether the optimizer forgets its state at each new resolution (Progressive GAN's code does).
     """
 
+    network: Network
+    optimizer: torch.optim.Optimizer
+    name: str
+
     def __init__(
         self,
         network: Callable[[], Network],

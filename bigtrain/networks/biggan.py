@@ -5,6 +5,7 @@ Block layouts of appendix B and of the authors' PyTorch code; 32² is the layout
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Literal, TypeVar
 
@@ -46,7 +47,11 @@ DISCRIMINATOR_WIDTHS = {
 
 def _initialise(network: nn.Module, init: Init) -> None:
     """Draws every weight under spectral norm by the initialiser of that name."""
-    draw = {"orthogonal": nn.init.orthogonal_, "normal": _normal, "xavier": nn.init.xavier_uniform_}
+    draw: dict[str, Callable[[Tensor], Tensor]] = {
+        "orthogonal": nn.init.orthogonal_,
+        "normal": _normal,
+        "xavier": nn.init.xavier_uniform_,
+    }
     if init not in draw:
         raise ValueError(f"init (={init!r}) must be one of {sorted(draw)}")
     for module in network.modules():

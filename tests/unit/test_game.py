@@ -81,7 +81,9 @@ def test_gradients_are_those_of_the_papers_losses(make):
     game = make().double()
     found = {}
     game.generator.optimizer.register_step_pre_hook(
-        lambda *_: found.update({n: p.grad.clone() for n, p in game.generator.network.named_parameters() if p.grad is not None})
+        lambda *_: found.update(
+            {n: p.grad.clone() for n, p in game.generator.network.named_parameters() if p.grad is not None}
+        )
     )
     moment = game.schedule.at(0)
     for player in game.players.values():
@@ -172,7 +174,9 @@ def test_learning_rates_and_clipping_are_the_players():
     game = progressive_game(player_options={"learning_rate": LinearDecay(), "max_grad_norm": 1e-6})
     norms = {}
     game.discriminator.optimizer.register_step_pre_hook(
-        lambda *_: norms.update(d=sum(p.grad.square().sum() for p in game.discriminator.parameters() if p.grad is not None))
+        lambda *_: norms.update(
+            d=sum(p.grad.square().sum() for p in game.discriminator.parameters() if p.grad is not None)
+        )
     )
     play(game, 13)
     assert game.discriminator.optimizer.param_groups[0]["lr"] == pytest.approx(2e-3 * (1 - 96 / 200))

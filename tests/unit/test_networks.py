@@ -114,7 +114,11 @@ def test_at_alpha_0_a_grown_discriminator_is_the_old_one_of_the_pooled_images(nu
 def test_exactly_the_active_path_has_gradients(resolution, fading):
     for network in progressive(3):
         network.activate(resolution, fading)
-        x = torch.randn(4, 8) if isinstance(network, ProgressiveGenerator) else torch.randn(4, 1, resolution, resolution)
+        x = (
+            torch.randn(4, 8)
+            if isinstance(network, ProgressiveGenerator)
+            else torch.randn(4, 1, resolution, resolution)
+        )
         network(x, torch.arange(4) % 3, resolution, 0.5 if fading else 1.0).square().sum().backward()
         for name, parameter in network.named_parameters():
             assert parameter.requires_grad == (parameter.grad is not None), name
