@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Literal
@@ -16,6 +17,8 @@ ENCODINGS: tuple[Encoding, ...] = ("auto", "png", "jpeg")
 #: Named, so that a file called `.png` cannot reach Pillow's other readers (EPS starts Ghostscript).
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 _LARGEST_PNG = 64  # pixels, with `auto`
+#: Pixels to a side up to which an image is repeated for an exact mean over areas.
+EXACT_AREA = 2048
 
 
 class UnusableImageError(Exception):
@@ -56,8 +59,21 @@ def prepare(image: Image.Image, resolutions: Sequence[int], channels: int) -> di
         flat.info.clear()
         side = min(flat.size)
         left, top = (flat.width - side) // 2, (flat.height - side) // 2
-        square = (left, top, left + side, top + side)
-        return {width: flat.resize((width, width), Image.Resampling.BOX, box=square) for width in resolutions}
+        square = flat.crop((left, top, left + side, top + side))
+        return {width: _area_resize(square, width) for width in resolutions}
+
+
+def _area_resize(square: Image.Image, width: int) -> Image.Image:
+    """Each new pixel is the mean over the area that it covers.
+
+    Pillow's box filter is that mean only where the ratio is a whole number: elsewhere it counts an old pixel wholly or
+    not at all. So a small image is first repeated up to a common multiple; of a large one, the difference is slight.
+    """
+    side = square.width
+    multiple = math.lcm(side, width)
+    if side % width and multiple <= EXACT_AREA:
+        square = square.resize((multiple, multiple), Image.Resampling.NEAREST)
+    return square.resize((width, width), Image.Resampling.BOX)
 
 
 def encode(image: Image.Image, encoding: Encoding, quality: int) -> tuple[str, bytes]:

@@ -210,3 +210,15 @@ def test_metadata_is_left_out_and_bytes_are_the_same_again(encoding: str) -> Non
     told = saved(photo(8, 8), exif=exif, icc_profile=b"a secret", dpi=(300, 300))
     first, second = (encode(prepare(open_image(content), [8], 3)[8], encoding, 95) for content in (plain, told))
     assert first == second
+
+
+@pytest.mark.parametrize(("side", "width"), [(28, 32), (28, 16), (8, 16), (8, 4), (30, 7), (100, 64), (6, 6)])
+def test_a_resized_pixel_is_the_mean_over_the_area_that_it_covers(side, width):
+    pixels = np.random.default_rng(0).integers(0, 256, (side, side), dtype=np.uint8)
+    edges = np.arange(width + 1) * side / width
+    columns = np.arange(side)
+    overlap = np.minimum(edges[1:, None], columns + 1) - np.maximum(edges[:-1, None], columns)
+    weights = overlap.clip(min=0) * width / side  # [width, side]
+    expected = weights @ pixels @ weights.T
+    made = np.asarray(prepare(Image.fromarray(pixels), [width], 1)[width], dtype=float)
+    assert np.abs(made - expected).max() <= 1  # Pillow rounds once for each direction
