@@ -1,20 +1,52 @@
-# Everything starts from here. PYTHON makes the environment in VENV; both can be set: make test VENV=/path
+# Everything starts from here, on a machine that has only python3 (3.10 or newer, with venv) and make.
+# PYTHON makes the environment in VENV, ARGS goes to pytest: make test ARGS="tests/unit/test_order.py -x"
 PYTHON ?= python3
 VENV ?= .venv
+ARGS ?=
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+BENCHMARKS := $(filter-out %/__init__.py,$(wildcard tests/benchmarks/*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help install lint test test-all benchmarks quickstart
+.PHONY: help install lint format test test-all benchmarks quickstart
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1 \2/p' $(MAKEFILE_LIST) | while read -r name text; do \
+		printf '  make %-12s %s\n' "$$name" "$$text"; done
 
 install: $(INSTALLED) ## make the environment and install bigtrain into it, with what its tests need
 
 # torch and torchvision first and together, so that pip picks the pair that was built for each other.
 $(INSTALLED): pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q torch torchvision
 	$(BIN)/pip install -q -e '.[dev]'
 	touch $@
+
+lint: install ## is it formatted, does ruff find a fault, do the types fit
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: install ## format the code and repair what ruff can repair
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: install ## the tests that run on every change
+	$(BIN)/python -m pytest $(ARGS)
+
+test-all: install ## these and the long ones
+	$(BIN)/python -m pytest -m "long or not long" $(ARGS)
+
+benchmarks: install ## measure what must not become slow
+	@set -e; for benchmark in $(BENCHMARKS); do \
+		echo "==> $$benchmark"; PYTHONPATH=. $(BIN)/python $$benchmark; done
+
+# Given again, it goes on where it was stopped, and passes over what is finished.
+quickstart: install ## from nothing to samples of handwritten digits, in minutes
+	@set -e; begun=$$(date +%s); \
+	$(BIN)/bigtrain shards build digits: data/digits --resolutions 4,8,16; \
+	$(BIN)/bigtrain fit --config configs/quickstart.yaml --run runs/quickstart; \
+	made=$$($(BIN)/bigtrain sample runs/quickstart --num 100 --out runs/quickstart/grid.png); \
+	echo "quickstart took $$(($$(date +%s) - begun)) s after the installation"; \
+	echo "$$made"
