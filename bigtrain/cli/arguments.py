@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import difflib
-from typing import NoReturn
+from typing import Any, NoReturn
 
 
 class Parser(argparse.ArgumentParser):
-    """An `argparse` parser whose errors are `ValueError`s of one line, which `main` prints."""
+    """An `argparse` parser without abbreviations, whose errors are `ValueError`s of one line, which `main` prints."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
         words = message.removeprefix("unrecognized arguments: ").split()

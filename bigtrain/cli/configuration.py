@@ -71,4 +71,5 @@ def instantiate(parser: ArgumentParser, config: Namespace) -> Namespace:
 
 def as_dict(parser: ArgumentParser, config: Namespace) -> dict[str, Any]:
     """The whole configuration as plain data, without the names of the files that it came from."""
-    return {key: value for key, value in yaml.safe_load(parser.dump(config)).items() if key not in ("config", "run")}
+    plain = yaml.safe_load(parser.dump(config, skip_unset=False))
+    return {key: value for key, value in plain.items() if key not in ("config", "run")}

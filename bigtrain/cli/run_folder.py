@@ -12,8 +12,18 @@ import yaml
 from bigtrain.callbacks.records import Records
 from bigtrain.storage import Storage, is_remote
 
-#: What may differ between a run's configuration and the one that resumes it: it does not touch what is trained.
-FREE = ("cadences", "compute", "evaluation", "wandb", "data.url", "data.decode_threads", "data.batches_ahead")
+#: What may differ between a run's configuration and the one that resumes it: it does not touch the steps already made.
+#: (Where a learning rate decays towards the end, another `total_kimg` changes the steps that follow.)
+FREE = (
+    "cadences",
+    "compute",
+    "evaluation",
+    "wandb",
+    "data.url",
+    "data.decode_threads",
+    "data.batches_ahead",
+    "schedule.init_args.total_kimg",
+)
 
 
 class RunFolder:
@@ -71,6 +81,7 @@ class RunFolder:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            self._lock.close()
             raise ValueError(f"the run in {self.path} is in use by another process; wait for it, or stop it") from None
         return self
 

@@ -7,16 +7,14 @@ from collections.abc import Sequence
 
 from bigtrain.cli.arguments import Parser
 
-SOURCES = "a folder (class = subfolder), a .zip of one, digits: (scikit-learn's), or idx:FOLDER (MNIST-family files)"
-
 
 def run(arguments: Sequence[str]) -> int:
     """Builds or verifies shards; 1 if what is verified has problems."""
     parser = Parser(prog="bigtrain shards", description="Builds and verifies the shards that training reads.")
     added = parser.add_subparsers(dest="command", metavar="build|verify", required=True)
     commands = {
-        "build": added.add_parser("build", help="make shards of images, at every resolution", allow_abbrev=False),
-        "verify": added.add_parser("verify", help="read back every file of a set of shards", allow_abbrev=False),
+        "build": added.add_parser("build", help="make shards of images, at every resolution"),
+        "verify": added.add_parser("verify", help="read back every file of a set of shards"),
     }
     _add_build(commands["build"])
     commands["verify"].add_argument("url", metavar="URL", help="of the shards: a path, s3://, gs://, az:// or https://")
@@ -28,9 +26,11 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _add_build(parser: argparse.ArgumentParser) -> None:
+    from bigtrain.data.sources import KINDS  # noqa: PLC0415 (what reads images is slow to import)
+
     parser.description = "Makes shards of images. The same command goes on with a build that was interrupted."
     add = parser.add_argument
-    add("source", metavar="SOURCE", help=SOURCES)
+    add("source", metavar="SOURCE", help=KINDS)
     add("dest", metavar="DEST", help="URL to write to: a path, s3://, gs:// or az://")
     add("--resolutions", type=_integers, help="powers of two, such as 4,8,16,32 (default: from 4 up to the images')")
     add("--samples-per-shard", type=int, default=4096, help="(default: 4096)")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import statistics
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -77,13 +79,20 @@ def build(
         return Manifest.load(storage)
     if finished:
         _say(f"{storage.url}: {len(finished)} of {total} shards are finished already; going on with the others")
+    with _kept(storage):
+        _write_missing(source, storage, plan, finished, workers or cpus())
+    return _merge(source, storage, plan, total)
+
+
+@contextlib.contextmanager
+def _kept(storage: Storage) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the work inside with a word on what is left of it."""
     with terminable():
         try:
-            _write_missing(source, storage, plan, finished, workers or cpus())
+            yield
         except KeyboardInterrupt:
             _say(f"stopped; what is finished in {storage.url} is kept: the same command goes on from there")
             raise
-    return _merge(source, storage, plan, total)
 
 
 def summary(storage: Storage, manifest: Manifest) -> list[str]:

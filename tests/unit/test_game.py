@@ -1,13 +1,17 @@
 """The two-player step: who is updated when, with what, and that a step is a function of weights and clock alone."""
 
 from collections import Counter
+from functools import partial
 
 import pytest
 import torch
 
+from bigtrain.games import AdversarialGame, Player
 from bigtrain.games.player import NonFiniteError
+from bigtrain.networks import ProgressiveDiscriminator, ProgressiveGenerator
 from bigtrain.objectives import NonSaturating
-from bigtrain.schedules import LinearDecay
+from bigtrain.regularizers import R1, Drift, GradientPenalty
+from bigtrain.schedules import Constant, LinearDecay
 from tests.unit.tiny import batch, biggan_game, play, progressive_game
 
 GAMES = [progressive_game, biggan_game]
@@ -63,7 +67,6 @@ def test_each_turn_changes_its_own_player_only(make):
         return before
 
     watch("discriminator", "generator")
-    game.show_turn = None
     moment = game.schedule.at(0)
     for player in game.players.values():
         player.prepare(moment, game.schedule.total_images)
@@ -101,12 +104,6 @@ def test_gradients_are_those_of_the_papers_losses(make):
 
 def test_accumulation_gives_the_gradients_of_the_whole_batch():
     """In float64 and without a layer that looks at the batch as a whole."""
-    from functools import partial
-
-    from bigtrain.games import AdversarialGame, Player
-    from bigtrain.networks import ProgressiveDiscriminator, ProgressiveGenerator
-    from bigtrain.regularizers import R1, Drift, GradientPenalty
-    from bigtrain.schedules import Constant
 
     def sgd(parameters):
         return torch.optim.SGD(parameters, lr=0.01)

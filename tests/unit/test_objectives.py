@@ -80,5 +80,5 @@ def test_gradients_of_penalties_agree_with_finite_differences(regularizer):
     "make", [lambda: R1(-1), lambda: GradientPenalty(-1), lambda: GradientPenalty(1, target=0), lambda: Drift(-1)]
 )
 def test_mistakes_are_named(make):
-    with pytest.raises(ValueError, match="weight|target"):
+    with pytest.raises(ValueError, match=r"weight|target"):
         make()

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-import bigtrain
+from bigtrain import __version__
 from bigtrain.cli.main import VERBS
+from tests.runs import ROOT, bigtrain
 
-ROOT = Path(__file__).parents[2]
 TOP_LEVEL = {
     ".ci",
     ".github",
@@ -46,13 +46,6 @@ raise SystemExit(code)
 """
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """`bigtrain` with these arguments, in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "bigtrain", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-
-
 @pytest.mark.parametrize(
     "arguments", [[], ["--help"], ["--version"], ["shards", "build", "--help"], ["sample", "-h"], ["evaluate", "-h"]]
 )
@@ -65,7 +58,7 @@ def test_help_answers_without_importing_torch(arguments: list[str]) -> None:
 
 
 def test_help_names_every_verb_and_every_verb_runs() -> None:
-    said = command("--help").stdout
+    said = bigtrain("--help").stdout
     for verb, (module, what) in VERBS.items():
         assert f"  {verb} " in said
         assert what in said
@@ -73,8 +66,8 @@ def test_help_names_every_verb_and_every_verb_runs() -> None:
 
 
 def test_version() -> None:
-    done = command("--version")
-    assert (done.returncode, done.stdout) == (0, f"bigtrain {bigtrain.__version__}\n")
+    done = bigtrain("--version")
+    assert (done.returncode, done.stdout) == (0, f"bigtrain {__version__}\n")
 
 
 @pytest.mark.parametrize(
@@ -86,7 +79,7 @@ def test_version() -> None:
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(arguments: list[str], said: str) -> None:
-    done = command(*arguments)
+    done = bigtrain(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith("bigtrain: error: ")

@@ -74,7 +74,7 @@ def wait_for(found, process: subprocess.Popen, seconds: float = 120) -> None:
 def test_a_signal_ends_the_step_and_leaves_a_checkpoint(number, config, undisturbed, tmp_path):
     folder = tmp_path / "run"
     process = begin("fit", "--config", config, "--run", folder)
-    wait_for(lambda: (folder / "metrics.jsonl").exists(), process)
+    wait_for((folder / "metrics.jsonl").exists, process)
     process.send_signal(number)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 128 + number, errors
