@@ -11,7 +11,7 @@ class Parser(argparse.ArgumentParser):
     """An `argparse` parser without abbreviations, whose errors are `ValueError`s of one line, which `main` prints."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, allow_abbrev=False, **options)
+        super().__init__(*arguments, **{**options, "allow_abbrev": False})
 
     def error(self, message: str) -> NoReturn:
         words = message.removeprefix("unrecognized arguments: ").split()

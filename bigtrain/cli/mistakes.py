@@ -40,19 +40,7 @@ def root_mistake(error: BaseException) -> BaseException:
 
 def explain(message: str, parser: ArgumentParser) -> str:
     """Name, what is wrong, and what is valid, in one line."""
-    for pattern, tell in (
-        (r"(?P<value>File does not exist: .*)", _plain),
-        (r"(?P<value>Problems parsing config: .*)", _plain),
-        (r"unrecognized arguments: --(?P<key>[^\s=]+)", _unknown_argument),
-        (r"Option '(?P<key>[^']+)' is not accepted", _unknown_option),
-        (r"has no attribute '(?P<value>[^']+)'", _unknown_class),
-        (r"No module named '[^']+'\. Got value: Namespace\(class_path='(?P<value>[^']+)'", _unknown_class),
-        (r"Expected a dot import path string: (?P<value>\S+)", _unknown_class),
-        (r"Expected '(?P<value>[^']+)' to be a subclass", _unknown_class),
-        (r"Expected a (?P<type>.+?)\. Got value: (?P<value>[^\n]*?)(\. Got value|\n|$)", _wrong_type),
-        (r"the following arguments are required: (?P<key>.+)", _missing),
-        (r'Key "(?P<key>[^"]+)" is required', _missing),
-    ):
+    for pattern, tell in _PATTERNS:
         found = re.search(pattern, message)
         if found:
             return tell(found, message, parser)
@@ -91,6 +79,13 @@ def _wrong_type(found: re.Match[str], message: str, parser: ArgumentParser) -> s
     return f"{_path(message, found).rstrip('.')} (={found['value']}) must be of type {wanted}"
 
 
+def _union(found: re.Match[str], message: str, parser: ArgumentParser) -> str:
+    wanted = " or ".join(re.findall(r"<class '([^']+)'>", found["type"])).replace("NoneType", "null")
+    value = found["value"].split(". Got value")[0]
+    hint = " (null of a class's argument has to be given in a --config file)" if value == "None" else ""
+    return f"{_path(message, found).rstrip('.')} (={value}) must be of type {wanted}{hint}"
+
+
 def _missing(found: re.Match[str], message: str, parser: ArgumentParser) -> str:
     return f"{found['key'].strip()}: needed, but not given; use --config FILE (see configs/)"
 
@@ -124,3 +119,24 @@ def _subclasses(base: type) -> list[str]:
     found = [name for child in children for name in (child.__name__, *_subclasses(child))]
     abstract = {cls.__name__ for cls in (Generator, Discriminator)}
     return [name for name in found if name not in abstract]
+
+
+#: What jsonargparse says, and who makes a line of it; the first that fits.
+_PATTERNS = (
+    (r"(?P<value>File does not exist: .*)", _plain),
+    (r"(?P<value>Problems parsing config: .*)", _plain),
+    (r"unrecognized arguments: --(?P<key>[^\s=]+)", _unknown_argument),
+    (r"Option '(?P<key>[^']+)' is not accepted", _unknown_option),
+    (r"has no attribute '(?P<value>[^']+)'", _unknown_class),
+    (r"No module named '[^']+'\. Got value: Namespace\(class_path='(?P<value>[^']+)'", _unknown_class),
+    (r"Expected a dot import path string: (?P<value>\S+)", _unknown_class),
+    (r"Expected '(?P<value>[^']+)' to be a subclass", _unknown_class),
+    (r"Expected a (?P<type>.+?)\. Got value: (?P<value>[^\n]*?)(\. Got value|\n|$)", _wrong_type),
+    (
+        r"Subtypes: \[(?P<type>[^\n]+)\]\s+Errors:(\s+- Expected a [^\n]+)+\s+Given [^\n]+\s+"
+        r"Given value: (?P<value>.*)",
+        _union,
+    ),
+    (r"the following arguments are required: (?P<key>.+)", _missing),
+    (r'Key "(?P<key>[^"]+)" is required', _missing),
+)

@@ -152,10 +152,11 @@ class AdversarialGame(Game):
         latent = draw_latents(self.seed, f"latent/{turn}", indices, network.latent_dim).to(self.weight)
         if label is None:
             label = draw_labels(self.seed, f"label/{turn}", indices, self.class_counts).to(self.device)
-        return self.generator(latent, label, **self.place(moment, network)), label
+        return self.generator(latent, label, **self.place(moment, network)).to(self.weight), label
 
     def discriminate(self, moment: Moment, shown: Tensor, label: Tensor) -> Tensor:
-        return self.discriminator(shown, label, **self.place(moment, self.discriminator_network))
+        """Logits in the type of the weights: a loss is not computed in half precision."""
+        return self.discriminator(shown, label, **self.place(moment, self.discriminator_network)).to(self.weight)
 
     @staticmethod
     def place(moment: Moment, network: Generator | Discriminator) -> dict[str, Any]:

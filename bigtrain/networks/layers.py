@@ -88,13 +88,15 @@ class SpectralNorm(nn.Module):
         self.eps = eps
 
     def normalized_weight(self) -> Tensor:
+        """The weight over its estimated norm, in the weight's own precision also under autocast."""
         matrix = self.weight.flatten(1)
-        with torch.no_grad():
-            v = F.normalize(matrix.T @ self.u, dim=0, eps=self.eps)
-            u = F.normalize(matrix @ v, dim=0, eps=self.eps)
-            if self.training:
-                self.u.copy_(u)
-        return self.weight / torch.dot(u, matrix @ v)
+        with torch.autocast(matrix.device.type, enabled=False):
+            with torch.no_grad():
+                v = F.normalize(matrix.T @ self.u, dim=0, eps=self.eps)
+                u = F.normalize(matrix @ v, dim=0, eps=self.eps)
+                if self.training:
+                    self.u.copy_(u)
+            return self.weight / torch.dot(u, matrix @ v)
 
 
 class SpectralConv2d(SpectralNorm):

@@ -214,3 +214,19 @@ def test_a_checkpoint_of_other_networks_is_refused():
 def test_mistakes_are_named(options, named):
     with pytest.raises(ValueError, match=named):
         progressive_game(**options)
+
+
+@pytest.mark.parametrize("make", GAMES)
+def test_mixed_precision_keeps_weights_losses_and_spectral_norms_whole(make):
+    game, plain = make(), make()
+    with torch.autocast("cpu", torch.bfloat16):
+        play(game, 1)
+    play(plain, 1)
+    assert {value.dtype for value in game.training_state().values()} == {
+        value.dtype for value in plain.training_state().values()
+    }
+    assert game.measured["loss_d"].dtype == torch.float32
+    assert game.measured["loss_d"].item() == pytest.approx(plain.measured["loss_d"].item(), rel=0.05)
+    for name, value in game.state_dict().items():
+        if name.endswith(".u") and "ema" not in name:
+            assert value.norm().item() == pytest.approx(1, abs=1e-5)
