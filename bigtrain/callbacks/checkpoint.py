@@ -40,7 +40,7 @@ class Checkpointing(Periodic):
         self.checkpoints, self.facts, self.snapshots, self.card, self.stop = checkpoints, facts, snapshots, card, stop
 
     def on_train_start(self, trainer: Trainer, game: Game) -> None:  # type: ignore[override]
-        self.stop.install()
+        self.stop.arm()  # Lightning's own handler of SIGTERM would end the loop without a checkpoint
 
     def on_train_batch_end(self, trainer: Trainer, game: Game, outputs: Any, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
         if self.stop.signal is None:
@@ -52,6 +52,3 @@ class Checkpointing(Periodic):
     def act(self, trainer: Trainer, game: AdversarialGame) -> None:  # type: ignore[override]
         save_snapshot(self.snapshots, game.average, self.card(game))
         self.checkpoints.save(game.clock.images_seen, game.training_state(), self.facts)
-
-    def teardown(self, trainer: Trainer, game: Game, stage: str) -> None:  # type: ignore[override]
-        self.stop.uninstall()

@@ -34,9 +34,6 @@ class Evaluating(Periodic):
         self.scorer, self.records = scorer, records
         self.metrics, self.num, self.truncation = metrics, num, truncation
 
-    def on_fit_start(self, trainer: Trainer, game: AdversarialGame) -> None:  # type: ignore[override]
-        self.scorer.prepare(self.metrics, self.num)
-
     def act(self, trainer: Trainer, game: AdversarialGame) -> None:  # type: ignore[override]
         moment = game.moment
         sampler = Sampler(

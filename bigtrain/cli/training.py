@@ -72,6 +72,8 @@ class Training:
     def train(self) -> int:
         """Trains to the end, or until a signal asks to stop. Returns the exit code."""
         self.built.compute.apply()
+        for evaluating in self.evaluating:
+            evaluating.scorer.prepare(evaluating.metrics, evaluating.num)
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # it tells what this command does not do
         trainer = Trainer(
             **self.built.compute.trainer_arguments(),
@@ -85,7 +87,7 @@ class Training:
             default_root_dir=self.folder.path,
         )
         try:
-            with warnings.catch_warnings():
+            with self.stop, warnings.catch_warnings():
                 # Lightning uses what torch has deprecated, and wonders about an average that is not trained.
                 warnings.filterwarnings("ignore", module="lightning")
                 trainer.fit(self.game, self.data)
@@ -148,7 +150,7 @@ class Training:
         ]
 
     @cached_property
-    def evaluating(self) -> list[Callback]:
+    def evaluating(self) -> list[Evaluating]:
         """The scores, if the configuration asks for any; what it asks for is checked before the training begins."""
         wanted = self.built.evaluation
         if wanted is None:

@@ -7,7 +7,7 @@ from types import FrameType
 
 
 class StopRequest:
-    """Notes SIGTERM and SIGINT between `install` and `uninstall`. A second SIGINT interrupts at once."""
+    """Notes SIGTERM and SIGINT inside `with`. A second SIGINT interrupts at once."""
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -15,13 +15,19 @@ class StopRequest:
         self.signal: int | None = None
         self._before: dict[int, object] = {}
 
-    def install(self) -> None:
-        self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+    def __enter__(self) -> StopRequest:
+        self._before = {number: signal.getsignal(number) for number in self.SIGNALS}
+        self.arm()
+        return self
 
-    def uninstall(self) -> None:
+    def arm(self) -> None:
+        """Puts the handlers in place, again where somebody else has put his."""
+        for number in self.SIGNALS:
+            signal.signal(number, self._note)
+
+    def __exit__(self, *error: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
-        self._before = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.signal == signal.SIGINT:
