@@ -236,3 +236,18 @@ def test_weights_and_biases_offline(config, tmp_path):
     assert main(["fit", "--config", str(config), "--run", str(folder), *options]) == 0
     assert list(folder.glob("wandb/offline-run-*/*.wandb"))
     assert yaml.safe_load((folder / "config.yaml").read_text())["wandb"]["mode"] == "offline"
+
+
+def test_a_training_that_diverges_names_its_last_good_checkpoint(config, tmp_path, capsys):
+    folder = tmp_path / "run"
+    options = ["--evaluation", "null", "--cadences.checkpoint_kimg", "0.016"]
+    assert main(["fit", "--config", str(config), "--run", str(folder), *options, "--schedule.total_kimg", "0.032"]) == 0
+    kept = sorted(path.name for path in (folder / "checkpoints").iterdir())
+    saved = folder / "config.yaml"
+    saved.write_text(saved.read_text().replace("lr: 0.002", "lr: 1.0e+30"))  # as if it had been begun so
+    capsys.readouterr()
+    assert main(["fit", "--config", str(saved), "--run", str(folder), *options, "--schedule.total_kimg", "0.4"]) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "non-finite" in line
+    assert "last good checkpoint: " + str(folder / "checkpoints") in line
+    assert set(kept) & {path.name for path in (folder / "checkpoints").iterdir()}

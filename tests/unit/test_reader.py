@@ -1,0 +1,125 @@
+"""From shards to batches: every sample as it was written, in the order of its global index, whatever reads it."""
+
+import io
+
+import numpy as np
+import pytest
+import simplejpeg
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from bigtrain.data.batches import Batches
+from bigtrain.data.datamodule import ShardDataModule
+from bigtrain.data.decode import decode
+from bigtrain.data.manifest import Manifest
+from bigtrain.data.order import Order
+from bigtrain.data.reader import Reader
+from bigtrain.schedules import Constant, Progressive
+from bigtrain.storage import Storage
+
+GROWTH = {"resolutions": [4, 8], "batch_size": {4: 12, 8: 7}, "transition_kimg": 0.05, "stabilize_kimg": 0.1}
+
+
+@pytest.fixture(scope="module")
+def reader(digits):
+    return Reader(Storage(digits), Manifest.load(str(digits)))
+
+
+@pytest.fixture(scope="module")
+def order(reader):
+    return Order(reader.manifest.shard_samples, seed=1)
+
+
+def all_batches(reader, order, images_seen=0, **options):
+    schedule = Progressive(**GROWTH, total_kimg=0.4, d_steps_per_g_step=2)
+    return list(Batches(reader, order, schedule, images_seen, seed=1, **options))
+
+
+def same(a, b):
+    return all(x["first"] == y["first"] and torch.equal(x["images"], y["images"]) for x, y in zip(a, b, strict=True))
+
+
+def test_the_shards_hold_the_source(reader):
+    images, labels = (np.concatenate(parts) for parts in zip(*reader.all(8, 100), strict=True))
+    digits = load_digits()
+    written = {(image.tobytes(), label) for image, label in zip(images[:, 0], labels, strict=True)}
+    source = np.round(digits.images * 255 / 16).astype(np.uint8)
+    assert written == {(image.tobytes(), label) for image, label in zip(source, digits.target, strict=True)}
+
+
+def test_an_epoch_of_batches_is_every_key_once(reader, order):
+    schedule = Constant(8, 32, 2 * reader.manifest.samples / 1000)
+    moments = list(schedule.steps(0))[: -(-2 * reader.manifest.samples // 32)]
+    indices = [g for moment in moments for g in range(moment.images_seen, moment.images_seen + 32)]
+    keys = reader.keys([order.at(g) for g in indices[: 2 * reader.manifest.samples]], 8)
+    everything = {f"{position:09d}" for position in range(reader.manifest.samples)}
+    assert len(keys) == 2 * len(everything)
+    assert set(keys[: len(everything)]) == set(keys[len(everything) :]) == everything
+
+
+def test_a_batch_holds_the_samples_of_its_indices(reader, order):
+    for batch in all_batches(reader, order):
+        places = [order.at(g) for g in range(batch["first"], batch["first"] + len(batch["images"]))]
+        images, labels = reader.read(places, batch["images"].shape[-1])
+        assert np.array_equal(batch["images"], images)
+        assert np.array_equal(batch["labels"], labels)
+
+
+@pytest.mark.parametrize(("threads", "ahead"), [(1, 1), (5, 2), (2, 50)])
+def test_threads_and_prefetch_do_not_matter(reader, order, threads, ahead):
+    assert same(all_batches(reader, order), all_batches(reader, order, threads=threads, ahead=ahead))
+
+
+def test_from_any_step_on_the_batches_are_the_same(reader, order):
+    whole = all_batches(reader, order, mirror=True)
+    for cut in (1, 5, len(whole) - 1):
+        assert same(whole[cut:], all_batches(reader, order, whole[cut]["first"], mirror=True))
+
+
+def test_mirroring_flips_about_half_of_the_images_whole(reader, order):
+    flipped = total = 0
+    for plain, mirrored in zip(all_batches(reader, order), all_batches(reader, order, mirror=True), strict=True):
+        for a, b in zip(plain["images"], mirrored["images"], strict=True):
+            assert torch.equal(a, b) or torch.equal(a.flip(-1), b)
+            flipped += not torch.equal(a, b)
+            total += 1
+    assert 0.35 < flipped / total < 0.65
+
+
+def png(array):
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "png")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_decoding_gives_the_pixels(channels):
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, channels), dtype=np.uint8)
+    assert np.array_equal(decode(png(pixels.squeeze()), "png", channels, 8), pixels)
+    space = "GRAY" if channels == 1 else "RGB"
+    jpeg = simplejpeg.encode_jpeg(pixels, 95, space, "Gray" if channels == 1 else "444")
+    with Image.open(io.BytesIO(jpeg)) as image:
+        assert np.array_equal(decode(jpeg, "jpg", channels, 8), np.asarray(image).reshape(8, 8, channels))
+
+
+@pytest.mark.parametrize(
+    ("content", "extension", "said"),
+    [
+        (png(np.zeros((9, 8), np.uint8)), "png", "8x9 pixels, not of 8x8"),
+        (png(np.zeros((8, 8), np.uint8))[:45], "png", "not a readable png"),
+        (b"rubbish", "png", "not a readable png"),
+        (b"rubbish", "jpg", "JPEG"),
+        (b"\x80\x04\x95.", "png", "not a readable png"),
+    ],
+    ids=["size", "truncated", "png", "jpeg", "pickle"],
+)
+def test_what_is_no_such_image_is_refused(content, extension, said):
+    with pytest.raises(ValueError, match=said):
+        decode(content, extension, 1, 8)
+
+
+@pytest.mark.parametrize("options", [{"decode_threads": 0}, {"batches_ahead": 0}, {"lanes": 0}])
+def test_mistakes_of_the_data_are_named(digits, options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        ShardDataModule(str(digits), Constant(8, 8, 1), **options)
