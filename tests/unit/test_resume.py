@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -98,24 +99,36 @@ def test_a_finished_run_says_so_and_does_nothing(config, undisturbed, tmp_path):
     assert before == {file: file.stat().st_mtime_ns for file in folder.rglob("*") if file.parent.name == "checkpoints"}
 
 
+#: Methods in which a run is killed at random, with about how often an undisturbed run calls them.
+MOMENTS = [
+    (f"{GAME}.__init__", 1),
+    (f"{GAME}.discriminator_turn", 60),
+    (f"{GAME}.generator_turn", 30),
+    ("bigtrain.games.Player.step", 90),
+    ("bigtrain.games.ema.EMA.update", 30),
+    (f"{STORAGE}.write", 40),
+    (f"{RECORDS}.append", 35),
+    ("bigtrain.data.reader.Reader.read", 30),
+    ("bigtrain.sampling.generate.Sampler.__call__", 9),
+]
+
+
 @pytest.mark.long
-def test_killed_at_twenty_random_moments(config, undisturbed, tmp_path):
-    """Each run is killed after a random time; then it is resumed and killed again, until one run reaches the end."""
-    clock = random.Random(0)
-    kills = 0
-    for attempt in range(200):
-        folder = tmp_path / f"run-{attempt}"
-        while kills < 20:
-            process = begin("fit", "--config", config, "--run", folder)
-            try:
-                process.communicate(timeout=clock.uniform(3, 14))
-                break
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.communicate()
-                kills += 1
-        assert bigtrain("fit", "--config", config, "--run", folder).returncode == 0
-        assert results(folder) == undisturbed
-        if kills == 20:
+@pytest.mark.parametrize("seed", range(5))
+def test_killed_four_times_at_random_moments(seed, config, undisturbed, tmp_path):
+    """Twenty in all, each at a random call of a random method, before or after it, whatever is left of the run."""
+    chance, folder, kills = random.Random(seed), tmp_path / "run", 0
+    for _ in range(100):
+        target, calls = chance.choice(MOMENTS)
+        moment = (target, chance.choice(("before", "after")), chance.randint(1, calls))
+        code = bigtrain("fit", "--config", config, "--run", folder, kill=moment).returncode
+        assert code in (0, -signal.SIGKILL)
+        kills += code != 0
+        if code == 0 or kills == 4:
+            assert bigtrain("fit", "--config", config, "--run", folder).returncode == 0
+            assert results(folder) == undisturbed
+        if kills == 4:
             return
+        if code == 0:  # it had ended before the call: another run takes the kills that are left
+            shutil.rmtree(folder)
     raise AssertionError(f"only {kills} kills")
