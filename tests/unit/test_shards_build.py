@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import webdataset
-from made_source import Made, Photos, build_made, files_of, unusable
 from PIL import Image
 
 from bigtrain.cli.main import main
@@ -23,6 +22,7 @@ from bigtrain.data.verify import verify
 from bigtrain.data.writer import summary
 from bigtrain.randomness import permutation
 from bigtrain.storage import Storage
+from tests.unit.made_source import Made, Photos, build_made, files_of, unusable
 
 
 def read_shards(folder: Path, resolution: int) -> dict[str, tuple[int, int]]:

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from made_source import Made, build_made, files_of, unusable
 
 from bigtrain.data.manifest import Manifest
 from bigtrain.randomness import permutation
+from tests.unit.made_source import Made, build_made, files_of, unusable
 
 
 def interrupt_at(calls: int, before: Callable[[int], None]) -> Callable[[int], None]:
