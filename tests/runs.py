@@ -43,11 +43,25 @@ def bigtrain(*arguments: object, kill: tuple[str, str, int] | None = None, **opt
     return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, cwd=ROOT, check=False, **options)
 
 
+#: A shell's background jobs ignore SIGINT, and so would everything that a test starts there.
+LISTENER = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from bigtrain.cli.main import main
+raise SystemExit(main(sys.argv[1:]))
+"""
+
+
 def begin(*arguments: object) -> subprocess.Popen[str]:
-    """Starts `bigtrain` with these arguments and does not wait for it."""
-    command = [sys.executable, "-m", "bigtrain", *map(str, arguments)]
+    """Starts `bigtrain` with these arguments in a session of its own, and does not wait for it."""
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, cwd=ROOT
+        [sys.executable, "-c", LISTENER, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+        cwd=ROOT,
+        start_new_session=True,
     )
 
 

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from bigtrain.cli.arguments import Parser
+from bigtrain.data.kinds import KINDS
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -26,8 +27,6 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _add_build(parser: argparse.ArgumentParser) -> None:
-    from bigtrain.data.sources import KINDS  # noqa: PLC0415 (what reads images is slow to import)
-
     parser.description = "Makes shards of images. The same command goes on with a build that was interrupted."
     add = parser.add_argument
     add("source", metavar="SOURCE", help=KINDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -90,7 +91,8 @@ class SpectralNorm(nn.Module):
     def normalized_weight(self) -> Tensor:
         """The weight over its estimated norm, in the weight's own precision also under autocast."""
         matrix = self.weight.flatten(1)
-        with torch.autocast(matrix.device.type, enabled=False):
+        device = matrix.device.type
+        with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
             with torch.no_grad():
                 v = F.normalize(matrix.T @ self.u, dim=0, eps=self.eps)
                 u = F.normalize(matrix @ v, dim=0, eps=self.eps)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +12,7 @@ import pytest
 
 from bigtrain.data.manifest import Manifest
 from bigtrain.randomness import permutation
+from tests.runs import begin
 from tests.unit.made_source import Made, build_made, files_of, unusable
 
 
@@ -138,12 +137,7 @@ def test_a_source_that_cannot_be_read_is_no_skip(tmp_path: Path) -> None:
 def test_a_signal_keeps_what_is_finished(number: int, workers: int, tmp_path: Path) -> None:
     """Sent to all processes at once, as a terminal and a scheduler do."""
     command = ["build", "digits:", str(tmp_path), "--resolutions=4,8,256", "--samples-per-shard=20"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bigtrain", "shards", *command, f"--workers={workers}"],
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    process = begin("shards", *command, f"--workers={workers}")
     while not (tmp_path / "parts/000001.json").exists() and process.poll() is None:
         time.sleep(0.05)
     os.killpg(process.pid, number)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bigtrain.data.kinds import KINDS
 from bigtrain.data.sources.archive import Zip
 from bigtrain.data.sources.arrays import digits, idx
 from bigtrain.data.sources.base import Skip, Source
 from bigtrain.data.sources.folder import Folder
 
-__all__ = ["KINDS", "Skip", "Source", "open_source"]
-
-KINDS = "a folder (class = subfolder), a .zip of one, `digits:` (scikit-learn's), or `idx:FOLDER` (MNIST-family files)"
+__all__ = ["Skip", "Source", "open_source"]
 
 
 def open_source(
