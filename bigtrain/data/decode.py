@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 Bytes = bytes | memoryview
+OTHER_FORMATS = ("PNG", "WEBP")  # no other reader of Pillow is tried
 
 
 def decode(content: Bytes, extension: str, channels: int, resolution: int) -> NDArray[np.uint8]:
@@ -38,6 +39,7 @@ def _jpeg(content: Bytes, channels: int, resolution: int) -> NDArray[np.uint8]:
 
 
 def _other(content: Bytes, channels: int, resolution: int) -> NDArray[np.uint8]:
-    with Image.open(io.BytesIO(content)) as image:
+    with Image.open(io.BytesIO(content), formats=OTHER_FORMATS) as image:
         _check_size(*image.size, resolution)
-        return np.asarray(image.convert("L" if channels == 1 else "RGB"))
+        mode = "L" if channels == 1 else "RGB"
+        return np.asarray(image if image.mode == mode else image.convert(mode))
