@@ -35,14 +35,13 @@ class Evaluating(Periodic):
         self.metrics, self.num, self.truncation = metrics, num, truncation
 
     def act(self, trainer: Trainer, game: AdversarialGame) -> None:  # type: ignore[override]
-        moment = game.moment
         sampler = Sampler(
             game.average,
             game.seed,
             drawn(game.seed, game.class_counts),
             self.truncation,
             self.scorer.batch_size,
-            {"resolution": moment.resolution, "alpha": moment.alpha},
+            game.place(game.moment, game.average),
         )
         provenance = Provenance(
             seed=game.seed,

@@ -35,8 +35,7 @@ class Samples(Periodic):
                 logger.log_image("samples", [picture], caption=[f"{game.clock.kimg:g} kimg"])
 
 
-def sampler(game: AdversarialGame, truncation: float | None = None) -> Sampler:
+def sampler(game: AdversarialGame) -> Sampler:
     """Makes images with the averaged generator as it was trained last, with the run's seed and labels in turn."""
     labels = cycled(range(max(1, game.generator_network.num_classes)))
-    place = {"resolution": game.moment.resolution, "alpha": game.moment.alpha}
-    return Sampler(game.average, game.seed, labels, truncation, place=place)
+    return Sampler(game.average, game.seed, labels, place=game.place(game.moment, game.average))
