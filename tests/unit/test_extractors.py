@@ -6,7 +6,6 @@ import hashlib
 import io
 import pickle
 import urllib.error
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,6 @@ from bigtrain.evaluation.evaluate import evaluate
 from bigtrain.evaluation.extractors import Extractor, exact_arithmetic, hash_weights
 from bigtrain.evaluation.inception import InceptionExtractor, inception_available
 from bigtrain.evaluation.reference import measure_reference
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """On cores that others use too, threads that wait for each other take ten times as long."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class Pixels(Extractor):
