@@ -74,9 +74,17 @@ def permutation(size: int, seed: int, *stream: str | int) -> NDArray[np.int64]:
     return np.argsort(values, kind="stable")
 
 
+def seed_generators(seed: int, *stream: str | int) -> None:
+    """Puts torch's global generators at the address (without torch.manual_seed's search for devices at each call)."""
+    key = address(seed, *stream)
+    torch.default_generator.manual_seed(key)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(key)
+
+
 @contextlib.contextmanager
 def seeded(seed: int, *stream: str | int) -> Iterator[None]:
     """Torch's global generators stand at the address inside the block and are put back after it."""
     with torch.random.fork_rng(range(torch.cuda.device_count())):
-        torch.manual_seed(address(seed, *stream))
+        seed_generators(seed, *stream)
         yield

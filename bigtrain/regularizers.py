@@ -14,12 +14,12 @@ from torch import Tensor
 class Shown:
     """What the discriminator was shown in a turn, and what it said."""
 
-    discriminate: Callable[[Tensor], Tensor]  # images [n, c, h, w] → logits [n], given the labels of the reals
-    real: Tensor  # [n, c, h, w] in [-1, 1]
+    real: Tensor  # [n, c, h, w] in [-1, 1]; the logits can be differentiated by it if a regularizer is `of_real_logits`
     fake: Tensor  # likewise, without a gradient
     real_logits: Tensor  # [n]
     fake_logits: Tensor  # [n]
-    mix: Tensor  # [n, 1, 1, 1], uniform in (0, 1)
+    discriminate: Callable[[Tensor], Tensor]  # other images [n, c, h, w] → logits [n], given the labels of the reals
+    uniform: Callable[[], Tensor]  # [n, 1], uniform in (0, 1), addressed by the images' indices
 
 
 class Regularizer(ABC):
@@ -27,7 +27,12 @@ class Regularizer(ABC):
 
     Args:
         weight: what the penalty is multiplied with.
+
+    Attributes:
+        of_real_logits: whether it differentiates the logits of the real images by the images.
     """
+
+    of_real_logits = False
 
     def __init__(self, weight: float) -> None:
         if weight < 0:
@@ -43,10 +48,9 @@ class Regularizer(ABC):
         """The weighted penalty, a scalar."""
 
 
-def _gradient(discriminate: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+def _gradient(logits: Tensor, images: Tensor) -> Tensor:
     """Each image's gradient of its logit, flat [n, c·h·w], differentiable again."""
-    images = images.detach().requires_grad_(True)
-    (gradient,) = torch.autograd.grad(discriminate(images).sum(), images, create_graph=True)
+    (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     return gradient.flatten(1)
 
 
@@ -65,19 +69,25 @@ class GradientPenalty(Regularizer):
         self.target = target
 
     def __call__(self, shown: Shown) -> Tensor:
-        between = torch.lerp(shown.real, shown.fake, shown.mix)
-        norm = _gradient(shown.discriminate, between).norm(dim=1)
+        mix = shown.uniform().reshape(-1, 1, 1, 1)
+        between = torch.lerp(shown.real, shown.fake, mix).detach().requires_grad_(True)
+        norm = _gradient(shown.discriminate(between), between).norm(dim=1)
         return self.weight * ((norm - self.target) / self.target).square().mean()
 
 
 class R1(Regularizer):
-    """Mescheder et al., arXiv 1801.04406, equation 9: γ/2 · E ‖∇D(x)‖² on the reals; `weight` is γ."""
+    """Mescheder et al., arXiv 1801.04406, equation 9: γ/2 · E ‖∇D(x)‖² on the reals; `weight` is γ.
+
+    It takes the gradient of the pass that the loss uses, not of one of its own.
+    """
+
+    of_real_logits = True
 
     def __init__(self, weight: float = 10.0) -> None:
         super().__init__(weight)
 
     def __call__(self, shown: Shown) -> Tensor:
-        return self.weight / 2 * _gradient(shown.discriminate, shown.real).square().sum(dim=1).mean()
+        return self.weight / 2 * _gradient(shown.real_logits, shown.real).square().sum(dim=1).mean()
 
 
 class Drift(Regularizer):

@@ -24,6 +24,7 @@ class ShardDataModule(LightningDataModule):
         mirror: whether images are flipped left to right with probability ½.
         decode_threads: that read and decode.
         batches_ahead: steps that are read before they are asked for.
+        decoded_mib: if all samples of a resolution fit into so much memory, each is decoded once; 0 for never.
         lanes: places all over the data from which a batch draws (see `Order`).
 
     Raises:
@@ -38,12 +39,15 @@ class ShardDataModule(LightningDataModule):
         mirror: bool = False,
         decode_threads: int = 2,
         batches_ahead: int = 4,
+        decoded_mib: int = 256,
         lanes: int = 64,
     ) -> None:
         super().__init__()
         for name, value in (("decode_threads", decode_threads), ("batches_ahead", batches_ahead)):
             if value < 1:
                 raise ValueError(f"{name} (={value}) must be at least 1")
+        if decoded_mib < 0:
+            raise ValueError(f"decoded_mib (={decoded_mib}) must not be negative")
         self.storage = Storage(url)
         self.manifest = Manifest.load(self.storage)
         missing = sorted(set(schedule.resolutions) - set(self.manifest.resolutions))
@@ -54,7 +58,7 @@ class ShardDataModule(LightningDataModule):
             )
         self.schedule, self.seed, self.mirror = schedule, seed, mirror
         self.decode_threads, self.batches_ahead = decode_threads, batches_ahead
-        self.reader = Reader(self.storage, self.manifest)
+        self.reader = Reader(self.storage, self.manifest, decoded_bytes=decoded_mib << 20)
         self.order = Order(self.manifest.shard_samples, seed, lanes)
 
     def train_dataloader(self) -> Batches:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigtrain.data.decode import decode
+from bigtrain.data.decoded import DecodedImages, Read
 from bigtrain.data.manifest import Manifest, ShardIndex
 from bigtrain.storage import Storage
 
@@ -23,13 +24,16 @@ class Reader:
         storage: where the shards lie.
         manifest: of them.
         open_shards: how many shards' indexes are kept in memory.
+        decoded_bytes: if all samples of a resolution fit into so many bytes, each is decoded once and kept.
     """
 
-    def __init__(self, storage: Storage, manifest: Manifest, open_shards: int = 512) -> None:
+    def __init__(self, storage: Storage, manifest: Manifest, open_shards: int = 512, decoded_bytes: int = 0) -> None:
         self.storage, self.manifest = storage, manifest
         self._index = lru_cache(maxsize=open_shards)(self._load_index)
+        self._decoded = lru_cache(maxsize=2)(self._make_decoded)  # as a growing network changes its resolution
+        self.decoded_bytes = decoded_bytes
 
-    def read(self, places: Sequence[tuple[int, int]], resolution: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    def read(self, places: Sequence[tuple[int, int]], resolution: int) -> Read:
         """Images uint8 [n, channels, resolution, resolution] and labels int64 [n] at (shard, sample) places.
 
         Labels are 0 where the data has no classes.
@@ -37,6 +41,20 @@ class Reader:
         Raises:
             ValueError: naming shard, key and offset, if a sample is damaged.
         """
+        decoded = self._decoded(resolution)
+        if decoded is None:
+            return self._read(places, resolution)
+        if (found := decoded.find(places)) is None:
+            found = self._read(places, resolution)
+            decoded.keep(places, *found)
+        return found
+
+    def _make_decoded(self, resolution: int) -> DecodedImages | None:
+        manifest = self.manifest
+        fits = DecodedImages.size(manifest.samples, manifest.channels, resolution) <= self.decoded_bytes
+        return DecodedImages(manifest.shard_samples, manifest.channels, resolution) if fits else None
+
+    def _read(self, places: Sequence[tuple[int, int]], resolution: int) -> Read:
         channels = self.manifest.channels
         images = np.empty((len(places), channels, resolution, resolution), dtype=np.uint8)
         labels = np.zeros(len(places), dtype=np.int64)
@@ -54,7 +72,7 @@ class Reader:
                 labels[positions] = index.labels[samples]
         return images, labels
 
-    def all(self, resolution: int, size: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+    def all(self, resolution: int, size: int) -> Iterator[Read]:
         """Every sample once, as stored: images and labels in batches of `size`."""
         places = ((shard, i) for shard, count in enumerate(self.manifest.shard_samples) for i in range(count))
         while batch := list(islice(places, size)):

@@ -97,7 +97,6 @@ class AdversarialGame(Game):
 
     def discriminator_turn(self, moment: Moment, first: int, real: Tensor, label: Tensor) -> None:
         """One discriminator update, with the real images of indices first, first + 1, …"""
-        turns = moment.phase.d_steps_per_g_step
         total = torch.zeros((), device=self.device)
         for part in self.parts(len(real)):
             shown = self.show(moment, range(first + part.start, first + part.stop), real[part], label[part])
@@ -106,11 +105,11 @@ class AdversarialGame(Game):
             loss = torch.stack(list(losses.values())).sum() / self.accumulation
             loss.backward()
             total += loss.detach()
-            self.measure(turns * self.accumulation, **{f"loss_d/{name}": value for name, value in losses.items()})
-            logits = {"logit/real": shown.real_logits.mean(), "logit/fake": shown.fake_logits.mean()}
-            self.measure(turns * self.accumulation, **logits)
+            self.measure(**{f"loss_d/{name}": value for name, value in losses.items()})
+            logits = shown.real_logits.detach(), shown.fake_logits.detach()
+            self.measure(**{"logit/real": logits[0].mean(), "logit/fake": logits[1].mean()})
         norm = self.discriminator.step(total, moment.images_seen)
-        self.measure(turns, **{"loss_d": total, "grad_norm_d": norm})
+        self.measure(**{"loss_d": total, "grad_norm_d": norm})
 
     def generator_turn(self, moment: Moment) -> None:
         """One generator update. The discriminator passes the gradient on to the images; its own is not computed."""
@@ -124,7 +123,7 @@ class AdversarialGame(Game):
             fake.backward(gradient)
             total += loss.detach()
         norm = self.generator.step(total, moment.images_seen)
-        self.measure(1, **{"loss_g": total, "grad_norm_g": norm})
+        self.measure(**{"loss_g": total, "grad_norm_g": norm})
 
     def parts(self, size: int) -> list[slice]:
         """The equal parts in which a batch of that size is played."""
@@ -134,6 +133,7 @@ class AdversarialGame(Game):
     def show(self, moment: Moment, indices: range, real: Tensor, label: Tensor) -> Shown:
         """The discriminator's logits of real images and of as many fakes."""
         real = fade(to_float(real).to(self.weight), moment.alpha)
+        real.requires_grad_(any(regularizer.of_real_logits for regularizer in self.regularizers))
         with torch.no_grad():
             given = label if self.fake_labels == "real" else None
             fake, fake_label = self.generate(moment, "discriminator", indices, given)
@@ -143,8 +143,14 @@ class AdversarialGame(Game):
         else:
             real_logits = self.discriminate(moment, real, label)
             fake_logits = self.discriminate(moment, fake, fake_label)
-        mix = torch.from_numpy(randomness.uniform(self.seed, "mix", indices)).to(real).reshape(-1, 1, 1, 1)
-        return Shown(lambda x: self.discriminate(moment, x, label), real, fake, real_logits, fake_logits, mix)
+        return Shown(
+            real,
+            fake,
+            real_logits,
+            fake_logits,
+            discriminate=lambda x: self.discriminate(moment, x, label),
+            uniform=lambda: torch.from_numpy(randomness.uniform(self.seed, "mix", indices)).to(fake),
+        )
 
     def generate(self, moment: Moment, turn: str, indices: range, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Fakes of a player's turn and their labels; latents, and labels unless given, are addressed by the indices."""

@@ -29,8 +29,7 @@ class Game(LightningModule, ABC):
         self.schedule, self.seed, self.clock = schedule, seed, Clock()
         #: When the last step began.
         self.moment = schedule.at(0)
-        #: Means over the last step, by name: scalars without a gradient.
-        self.measured: dict[str, Tensor] = {}
+        self._measurements: dict[str, list[Tensor]] = {}
 
     def add_players(self, **players: Player) -> None:
         """Builds each player's network and optimizer, and registers the player under its name."""
@@ -50,19 +49,22 @@ class Game(LightningModule, ABC):
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         self.moment = moment = self.schedule.at(self.clock.images_seen)
         assert batch["first"] == moment.images_seen, "the data is at another place than the clock"
-        torch.manual_seed(
-            randomness.address(self.seed, "step", moment.images_seen)
-        )  # for layers with noise of their own
+        randomness.seed_generators(self.seed, "step", moment.images_seen)  # for layers with noise of their own
         for player in self.players.values():
             player.prepare(moment, self.schedule.total_images)
-        self.measured = {}
+        self._measurements = {}
         self.play(moment, batch)
         self.clock.advance(moment.phase.images_per_step)
 
-    def measure(self, times: int, **values: Tensor) -> None:
-        """Adds to the step's means values of which a step has that many."""
+    def measure(self, **values: Tensor) -> None:
+        """Notes scalars of the step; of what is noted several times in a step, `measured` gives the mean."""
         for name, value in values.items():
-            self.measured[name] = self.measured.get(name, 0.0) + value.detach() / times
+            self._measurements.setdefault(name, []).append(value.detach())
+
+    @property
+    def measured(self) -> dict[str, Tensor]:
+        """Means over the last step, by name: scalars without a gradient."""
+        return {name: torch.stack(values).mean() for name, values in self._measurements.items()}
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """For Lightning's bookkeeping; the players step the optimizers themselves."""

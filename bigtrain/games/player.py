@@ -54,13 +54,17 @@ class Player(nn.Module):
         self.optimizer = self._make_optimizer(self.network.parameters())
         self._base_rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.name = name
+        self._active: tuple[int, bool] | None = None
 
     def forward(self, *arguments: Any, **options: Any) -> Tensor:
         return self.network(*arguments, **options)
 
     def prepare(self, moment: Moment, total_images: int) -> None:
         """What holds for the step that begins at that moment: the active path and the learning rate."""
-        self.network.activate(moment.resolution, moment.phase.kind == "transition")
+        place = (moment.resolution, moment.phase.kind == "transition")
+        if place != self._active:
+            self.network.activate(*place)
+            self._active = place
         if self.reset_optimizer and moment.first_of_resolution:
             self.optimizer.state.clear()
         factor = self.learning_rate.factor(moment, total_images)

@@ -65,7 +65,8 @@ def minibatch_stddev(x: Tensor, group: int | None = 4, eps: float = 1e-8) -> Ten
     if n % group:
         raise ValueError(f"the batch on a device (={n}) must be a multiple of stddev_group (={group})")
     grouped = x.reshape(group, n // group, c, h, w)  # [group, m, c, h, w]
-    deviation = (grouped.var(dim=0, correction=0) + eps).sqrt().mean(dim=(1, 2, 3))  # [m]
+    variance = (grouped - grouped.mean(dim=0)).square().mean(dim=0)  # Tensor.var(dim=0) is 30 times slower on CPU
+    deviation = (variance + eps).sqrt().mean(dim=(1, 2, 3))  # [m]
     return torch.cat((x, deviation.repeat(group).reshape(n, 1, 1, 1).expand(n, 1, h, w)), dim=1)
 
 

@@ -44,12 +44,13 @@ def shown(weight, power=1):
     """A discriminator Σ weight·x^power; its gradient is power·weight·x^(power-1)."""
     generator = torch.Generator().manual_seed(0)
     real, fake = (torch.randn(3, 2, 2, 2, dtype=torch.float64, generator=generator) for _ in range(2))
-    mix = torch.rand(3, 1, 1, 1, dtype=torch.float64, generator=generator)
+    mix = torch.rand(3, 1, dtype=torch.float64, generator=generator)
+    real.requires_grad_(True)
 
     def discriminate(images):
         return (images.flatten(1).pow(power) * weight).sum(dim=1)
 
-    return Shown(discriminate, real, fake, discriminate(real), discriminate(fake), mix)
+    return Shown(real, fake, discriminate(real), discriminate(fake), discriminate, lambda: mix)
 
 
 def test_penalties_of_a_linear_discriminator_are_those_of_its_weight():
@@ -65,7 +66,7 @@ def test_penalties_look_where_they_should():
     weight = torch.ones(8, dtype=torch.float64)
     quadratic = shown(weight, power=2)  # the gradient is 2x
     assert R1(1)(quadratic).item() == pytest.approx(2 * quadratic.real.flatten(1).square().sum(dim=1).mean().item())
-    between = quadratic.real + quadratic.mix * (quadratic.fake - quadratic.real)
+    between = quadratic.real + quadratic.uniform().reshape(3, 1, 1, 1) * (quadratic.fake - quadratic.real)
     norms = 2 * between.flatten(1).norm(dim=1)
     assert GradientPenalty(1)(quadratic).item() == pytest.approx((norms - 1).square().mean().item())
 

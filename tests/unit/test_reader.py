@@ -123,3 +123,20 @@ def test_what_is_no_such_image_is_refused(content, extension, said):
 def test_mistakes_of_the_data_are_named(digits, options):
     with pytest.raises(ValueError, match=next(iter(options))):
         ShardDataModule(str(digits), Constant(8, 8, 1), **options)
+
+
+def test_what_fits_into_memory_is_decoded_once_and_the_batches_are_the_same(reader, order, digits, monkeypatch):
+    manifest = reader.manifest
+    needed = manifest.samples * (8 * 8 + 9)
+    keeping, short = (Reader(Storage(digits), manifest, decoded_bytes=size) for size in (needed, needed - 1))
+    decoded = []
+    monkeypatch.setattr("bigtrain.data.reader.decode", lambda *a: decoded.append(a) or decode(*a))
+    places = [order.at(g) for g in range(3 * manifest.samples)]
+    for read, times in ((keeping, 1), (short, 3)):
+        decoded.clear()
+        for start in range(0, len(places), manifest.samples):
+            part = places[start : start + manifest.samples]
+            for ours, expected in zip(read.read(part, 8), reader._read(part, 8), strict=True):
+                np.testing.assert_array_equal(ours, expected)
+        assert len(decoded) == (times + 3) * manifest.samples  # 3 for what is expected
+    assert same(all_batches(keeping, order, mirror=True, threads=3), all_batches(reader, order, mirror=True))
