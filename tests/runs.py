@@ -52,14 +52,14 @@ raise SystemExit(main(sys.argv[1:]))
 """
 
 
-def begin(*arguments: object) -> subprocess.Popen[str]:
+def begin(*arguments: object, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
     """Starts `bigtrain` with these arguments in a session of its own, and does not wait for it."""
     return subprocess.Popen(
         [sys.executable, "-c", LISTENER, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=ENVIRONMENT,
+        env={**ENVIRONMENT, **(environment or {})},
         cwd=ROOT,
         start_new_session=True,
     )

@@ -21,7 +21,7 @@ class Checkpointing(Periodic):
     Args:
         kimg: the cadence.
         checkpoints: where they go.
-        facts: what a checkpoint says beside the tensors.
+        facts: gives what a checkpoint says beside the tensors.
         snapshots: where the averaged generator goes at the same time.
         card: makes a snapshot's card.
         stop: the request that ends the training after the step in which it comes, with a checkpoint.
@@ -31,7 +31,7 @@ class Checkpointing(Periodic):
         self,
         kimg: float,
         checkpoints: Checkpoints,
-        facts: dict[str, Any],
+        facts: Callable[[], dict[str, Any]],
         snapshots: Storage,
         card: Callable[[AdversarialGame], Card],
         stop: StopRequest,
@@ -51,4 +51,4 @@ class Checkpointing(Periodic):
 
     def act(self, trainer: Trainer, game: AdversarialGame) -> None:  # type: ignore[override]
         save_snapshot(self.snapshots, game.average, self.card(game))
-        self.checkpoints.save(game.clock.images_seen, game.training_state(), self.facts)
+        self.checkpoints.save(game.clock.images_seen, game.training_state(), self.facts())

@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bigtrain.data.manifest import Manifest
+from bigtrain.data.batches import to_tensor
 from bigtrain.data.progress import progress
 from bigtrain.data.reader import Reader
+from bigtrain.data.shard_set import ShardSet
 from bigtrain.evaluation.classifier import ClassifierExtractor, train_classifier
 from bigtrain.evaluation.evaluate import Evaluation, evaluate
 from bigtrain.evaluation.extractors import Extractor
 from bigtrain.evaluation.inception import InceptionExtractor, inception_available
 from bigtrain.evaluation.protocol import Provenance, Score
 from bigtrain.evaluation.reference import Reference, content_key, measure_reference, reference_statistics
-from bigtrain.storage import Storage
 
 #: Images uint8 [n, c, h, w] and labels [n] of sample indices.
 Samples = Callable[[np.ndarray], tuple[Tensor, Tensor]]
@@ -31,8 +31,7 @@ class Scorer:
     """Measures generators against the shards at one resolution.
 
     Args:
-        storage: of the shards.
-        manifest: of them.
+        shards: whose images are the real ones; what is measured of them is kept beside the first set.
         resolution: at which images are measured; smaller samples are enlarged to it.
         extractor: `inception`, `classifier` (trained on the labelled shards, kept beside them) or `auto`: Inception
             if its weights are on this machine, otherwise the classifier.
@@ -46,21 +45,20 @@ class Scorer:
 
     def __init__(
         self,
-        storage: Storage,
-        manifest: Manifest,
+        shards: ShardSet,
         resolution: int,
         extractor: str = "auto",
         inception_weights: str | None = None,
         batch_size: int = 100,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.storage, self.manifest, self.resolution = storage, manifest, resolution
+        self.shards, self.storage, self.resolution = shards, shards.storages[0], resolution
         self.inception_weights, self.batch_size, self.device = inception_weights, batch_size, torch.device(device)
         if extractor == "auto":
             extractor = "inception" if inception_weights or inception_available() else "classifier"
-        if extractor == "classifier" and manifest.num_classes < 2:
+        if extractor == "classifier" and shards.num_classes < 2:
             raise ValueError(
-                f"the shards at {storage.url!r} have no labels to train a classifier on, and Inception's weights are "
+                f"the shards at {shards.url!r} have no labels to train a classifier on, and Inception's weights are "
                 "not on this machine: name them by evaluation.inception_weights, or set evaluation to null"
             )
         self.kind = extractor
@@ -69,15 +67,15 @@ class Scorer:
     def extractor(self) -> Extractor:
         if self.kind == "inception":
             return InceptionExtractor(self.inception_weights).to(self.device)
-        key = f"evaluation/classifier-{self.manifest.hash[:16]}-r{self.resolution}.safetensors"
+        key = f"evaluation/classifier-{self.shards.hash[:16]}-r{self.resolution}.safetensors"
         if not self.storage.exists(key):
             made = train_classifier(
                 self.real_images(),
-                self.manifest.num_classes,
+                self.shards.num_classes,
                 self.resolution,
-                self.manifest.channels,
+                self.shards.channels,
                 CLASSIFIER_SEED,
-                trained_on=self.manifest.hash,
+                trained_on=self.shards.hash,
                 device=self.device,
             )
             try:
@@ -92,16 +90,16 @@ class Scorer:
     @cached_property
     def reference(self) -> Reference:
         """Statistics of all real images."""
-        key = content_key(self.manifest.hash, self.resolution, self.extractor)
+        key = content_key(self.shards.hash, self.resolution, self.extractor)
         make = lambda: measure_reference(  # noqa: E731
-            self.real_images(self.batch_size), self.extractor, self.manifest.hash, self.manifest.num_classes
+            self.real_images(self.batch_size), self.extractor, self.shards.hash, self.shards.num_classes
         )
         return reference_statistics(self.storage, key, make)
 
     def real_images(self, size: int = 128) -> Iterator[tuple[Tensor, Tensor]]:
         """All images of the shards as stored, uint8 [n, c, h, w], and their labels, in batches of `size`."""
-        for images, labels in Reader(self.storage, self.manifest).all(self.resolution, size):
-            yield torch.from_numpy(images), torch.from_numpy(labels)
+        for images, labels in Reader(self.shards).all(self.resolution, size):
+            yield to_tensor(images).contiguous(), torch.from_numpy(labels)
 
     def prepare(self, metrics: Sequence[str], num: int) -> None:
         """Does before a training what could fail after it: the extractor and the statistics of the real images.

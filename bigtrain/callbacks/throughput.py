@@ -48,6 +48,7 @@ class Throughput(Periodic):
             "seconds_per_kimg": 1000 * seconds / max(1, count),
             "step_share": self._stepping / seconds,
             "data_wait_share": (self._waited - self._waited_before) / seconds,
+            **{f"data/{name}": times for name, times in getattr(trainer.train_dataloader, "counts", {}).items()},
             "time": time.time(),
         }
         self.records.append(record)

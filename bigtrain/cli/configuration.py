@@ -42,7 +42,7 @@ def make_parser() -> ArgumentParser:
 
 
 def _class_counts(data: ShardDataModule) -> list[int]:
-    return data.manifest.class_counts
+    return data.shards.class_counts
 
 
 def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:

@@ -73,6 +73,7 @@ def _snapshot(source: str) -> Snapshot | None:
 def _scorer(options: argparse.Namespace, snapshot: Snapshot | None) -> Scorer:
     from bigtrain.callbacks.scoring import Scorer  # noqa: PLC0415
     from bigtrain.data.manifest import Manifest  # noqa: PLC0415
+    from bigtrain.data.shard_set import ShardSet  # noqa: PLC0415
     from bigtrain.storage import Storage  # noqa: PLC0415
 
     url = options.reference or (snapshot.card.config["data"]["url"] if snapshot else None)
@@ -80,10 +81,12 @@ def _scorer(options: argparse.Namespace, snapshot: Snapshot | None) -> Scorer:
         raise ValueError("--reference URL is needed: the shards of real images to compare with")
     storage = Storage(url)
     manifest = Manifest.load(storage)
-    resolution = snapshot.generator.resolution if snapshot else max(manifest.resolutions)
-    if resolution not in manifest.shards:
+    resolution = snapshot.generator.resolution if snapshot else max(manifest.resolutions, default=0)
+    if not manifest.has(resolution):
         raise ValueError(f"--reference (={url!r}) has resolutions {manifest.resolutions}, not the needed {resolution}")
-    return Scorer(storage, manifest, resolution, options.extractor, options.inception_weights, options.batch)
+    return Scorer(
+        ShardSet.of(storage, manifest), resolution, options.extractor, options.inception_weights, options.batch
+    )
 
 
 def _of_snapshot(
@@ -110,7 +113,7 @@ def _of_images(scorer: Scorer, options: argparse.Namespace) -> list[Score]:
     from bigtrain.data.sources import open_source  # noqa: PLC0415
     from bigtrain.evaluation.protocol import Provenance  # noqa: PLC0415
 
-    source = open_source(options.source, scorer.manifest.channels, unlabelled=True)
+    source = open_source(options.source, scorer.shards.channels, unlabelled=True)
     num = options.num or len(source)
     if num > len(source):
         raise ValueError(f"--num (={num}) is more than the {len(source)} images in {options.source!r}")
@@ -123,7 +126,7 @@ def _images_of(source, scorer: Scorer) -> Callable[[np.ndarray], tuple[Tensor, T
 
     from bigtrain.data.images import prepare  # noqa: PLC0415
 
-    resolution, channels = scorer.resolution, scorer.manifest.channels
+    resolution, channels = scorer.resolution, scorer.shards.channels
 
     def samples(indices: np.ndarray) -> tuple[Tensor, Tensor]:
         pictures = [prepare(source.load(int(i)), [resolution], channels)[resolution] for i in indices]

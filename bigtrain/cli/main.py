@@ -11,7 +11,7 @@ from bigtrain import __version__
 
 #: verb: (module with `run(arguments) -> exit code`, what it does)
 VERBS = {
-    "shards": ("bigtrain.cli.shards", "build and verify the shards that training reads"),
+    "shards": ("bigtrain.cli.shards", "build, index and verify the shards that training reads"),
     "fit": ("bigtrain.cli.fit", "train by a configuration; the same command resumes"),
     "sample": ("bigtrain.cli.sample", "make images with a run or a snapshot"),
     "evaluate": ("bigtrain.cli.evaluate", "score a run, a snapshot or a folder of images"),

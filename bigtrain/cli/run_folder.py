@@ -20,8 +20,14 @@ FREE = (
     "evaluation",
     "wandb",
     "data.url",
+    "data.storage",
     "data.decode_threads",
+    "data.decoded_mib",
     "data.batches_ahead",
+    "data.cache_gib",
+    "data.cache_folder",
+    "data.prefetch_gib",
+    "data.max_bad",
     "schedule.init_args.total_kimg",
 )
 

@@ -60,12 +60,13 @@ class Training:
         if checkpoint is None:
             self.folder.go_back(-1)
             return
-        if checkpoint.facts["manifest"] != self.data.manifest.hash:
+        if checkpoint.facts["manifest"] != self.data.shards.hash:
             raise ValueError(
-                f"the shards at data.url (={self.data.storage.url!r}) are not those that the run in {self.folder.path} "
+                f"the shards at data.url (={self.data.shards.url!r}) are not those that the run in {self.folder.path} "
                 f"was trained on (another manifest): give these, or another --run folder to begin anew"
             )
         self.game.load_training_state(checkpoint.tensors, checkpoint.images_seen)
+        self.data.faults.load(checkpoint.facts["quarantine"])
         self.folder.go_back(checkpoint.images_seen)
         _say(f"resuming {self.folder.path} at {self.game.clock.kimg:g} kimg")
 
@@ -155,15 +156,19 @@ class Training:
         wanted = self.built.evaluation
         if wanted is None:
             return []
-        storage, manifest = self.data.storage, self.data.manifest
         resolution = self.game.generator_network.resolution
-        scorer = Scorer(storage, manifest, resolution, wanted.extractor, wanted.inception_weights, wanted.batch_size)
+        scorer = Scorer(self.data.shards, resolution, wanted.extractor, wanted.inception_weights, wanted.batch_size)
         records = self.folder.evaluation
         return [Evaluating(wanted.every_kimg, scorer, records, wanted.metrics, wanted.num, wanted.truncation)]
 
-    @property
     def facts(self) -> dict[str, Any]:
-        return {"manifest": self.data.manifest.hash, "config": self.config, "versions": versions()}
+        """What a checkpoint says beside the tensors."""
+        return {
+            "manifest": self.data.shards.hash,
+            "quarantine": self.data.faults.state(),
+            "config": self.config,
+            "versions": versions(),
+        }
 
     def card(self, game: AdversarialGame) -> Card:
         """The card of a snapshot that is taken now, with the scores of this moment."""
@@ -173,10 +178,10 @@ class Training:
             images_seen=game.clock.images_seen,
             resolution=game.moment.resolution,
             alpha=game.moment.alpha,
-            classes=self.data.manifest.classes,
-            class_counts=self.data.manifest.class_counts,
+            classes=self.data.shards.classes,
+            class_counts=self.data.shards.class_counts,
             seed=game.seed,
-            manifest=self.data.manifest.hash,
+            manifest=self.data.shards.hash,
             versions=versions(),
             config=self.config,
             scores=scores,
@@ -197,14 +202,14 @@ def _run_id(folder: RunFolder) -> str:
 
 def _check_fit(game: AdversarialGame, data: ShardDataModule) -> None:
     """The networks must have the channels and classes of the data (or no classes)."""
-    network, manifest = game.generator_network, data.manifest
-    if network.image_channels != manifest.channels:
+    network, shards = game.generator_network, data.shards
+    if network.image_channels != shards.channels:
         raise ValueError(
             f"image_channels (={network.image_channels}) of the networks must be those of the shards at "
-            f"data.url (={data.storage.url!r}): {manifest.channels}"
+            f"data.url (={data.shards.url!r}): {shards.channels}"
         )
-    if network.num_classes not in (0, manifest.num_classes):
+    if network.num_classes not in (0, shards.num_classes):
         raise ValueError(
             f"num_classes (={network.num_classes}) of the networks must be those of the shards at data.url "
-            f"(={data.storage.url!r}): {manifest.num_classes}, or 0 for unconditional networks"
+            f"(={data.shards.url!r}): {shards.num_classes}, or 0 for unconditional networks"
         )

@@ -10,19 +10,28 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from bigtrain import randomness
-from bigtrain.data.order import Order
+from bigtrain.data.order import SampleOrder
+from bigtrain.data.prefetch import Prefetcher
 from bigtrain.data.reader import Reader
 from bigtrain.schedules import Moment, Schedule
 
-Batch = dict[str, Any]  # images uint8 [n, c, h, w], labels int64 [n], first: the global index of the first image
+Batch = dict[str, Any]  # images uint8 [n, c, h, w], labels int64 [n], first: the global index of the step's first image
+
+
+def to_tensor(images: NDArray[np.uint8]) -> Tensor:
+    """Images as they are decoded, [n, h, w, c], as a tensor [n, c, h, w] of the same memory."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
 class Batches:
     """One batch for each step, which holds the images of all its discriminator turns, one after the other.
 
-    The images of the step that begins at `images_seen` are those of global indices images_seen, images_seen + 1, …
+    The images of the step that begins at `images_seen` are those of global indices images_seen, images_seen + 1, …; the
+    i-th of them is read by rank i mod `world`.
 
     Args:
         reader: of the shards.
@@ -33,23 +42,41 @@ class Batches:
         mirror: whether each image is flipped left to right with probability ½, addressed by its global index.
         threads: that read and decode; a step is read by one of them.
         ahead: steps that are read before they are asked for.
+        prefetcher: fetches whole shards before they are read; it is closed with the iteration.
+        rank: of this process,
+        world: of so many; it must divide the batch size.
     """
 
     def __init__(
         self,
         reader: Reader,
-        order: Order,
+        order: SampleOrder,
         schedule: Schedule,
         images_seen: int,
         seed: int,
         mirror: bool = False,
         threads: int = 2,
         ahead: int = 4,
+        prefetcher: Prefetcher | None = None,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
+        for phase in schedule.phases:
+            if phase.batch_size % world:
+                raise ValueError(
+                    f"batch_size (={phase.batch_size}) at {phase.resolution}² must be a multiple of the number of "
+                    f"processes (={world})"
+                )
         self.reader, self.order, self.schedule, self.images_seen = reader, order, schedule, images_seen
         self.seed, self.mirror, self.threads, self.ahead = seed, mirror, threads, ahead
+        self.prefetcher, self.rank, self.world = prefetcher, rank, world
         #: How long the trainer has waited for batches so far.
         self.seconds_waited = 0.0
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What happened to the data so far: cache hits and misses, samples read again, substitutions, requests, …"""
+        return {**self.reader.faults.counts, **self.reader.shards.requests}
 
     def __iter__(self) -> Iterator[Batch]:
         moments = self.schedule.steps(self.images_seen)
@@ -57,12 +84,16 @@ class Batches:
         pool = ThreadPoolExecutor(self.threads, thread_name_prefix="decode")
         try:
             for moment in moments:
+                if self.prefetcher is not None:
+                    self.prefetcher.advance(moment.images_seen)
                 pending.append(pool.submit(self.batch, moment))
                 if len(pending) > self.ahead:
                     yield self._wait(pending.popleft())
             while pending:
                 yield self._wait(pending.popleft())
         finally:
+            if self.prefetcher is not None:
+                self.prefetcher.close()
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _wait(self, future: Future[Batch]) -> Batch:
@@ -72,10 +103,12 @@ class Batches:
         return batch
 
     def batch(self, moment: Moment) -> Batch:
-        """The batch of the step that begins at that moment."""
-        indices = range(moment.images_seen, moment.images_seen + moment.phase.images_per_step)
-        images, labels = self.reader.read([self.order.at(g) for g in indices], moment.resolution)
+        """This rank's part of the batch of the step that begins at that moment."""
+        first = moment.images_seen
+        indices = range(first + self.rank, first + moment.phase.images_per_step, self.world)
+        places = [(shard, sample) for shard, sample in self.order.places(indices).tolist()]
+        images, labels = self.reader.read(places, moment.resolution, indices)
         if self.mirror:
             flipped = randomness.uniform(self.seed, "mirror", indices)[:, 0] < 0.5
-            images[flipped] = np.ascontiguousarray(images[flipped, :, :, ::-1])
-        return {"images": torch.from_numpy(images), "labels": torch.from_numpy(labels), "first": moment.images_seen}
+            images[flipped] = np.ascontiguousarray(images[flipped, :, ::-1])
+        return {"images": to_tensor(images), "labels": torch.from_numpy(labels), "first": first}

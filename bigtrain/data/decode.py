@@ -9,37 +9,52 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
+from bigtrain.data.images import UnusableImageError, open_image, prepare
+
 Bytes = bytes | memoryview
 OTHER_FORMATS = ("PNG", "WEBP")  # no other reader of Pillow is tried
 
 
-def decode(content: Bytes, extension: str, channels: int, resolution: int) -> NDArray[np.uint8]:
-    """Pixels uint8 [resolution, resolution, channels].
+def decode(content: Bytes, extension: str, out: NDArray[np.uint8]) -> None:
+    """Decodes an image of the size of `out`, uint8 [resolution, resolution, channels], into it.
 
     Raises:
-        ValueError: if the bytes are not an image of that extension and resolution.
+        ValueError: if the bytes are not an image of that extension and size.
     """
     try:
-        pixels = (_jpeg if extension in ("jpg", "jpeg") else _other)(content, channels, resolution)
+        (_jpeg if extension == "jpg" else _other)(content, out)
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"not a readable {extension} image ({error})") from error
-    return pixels.reshape(resolution, resolution, channels)
 
 
-def _check_size(width: int, height: int, resolution: int) -> None:
+def decode_any_size(content: Bytes, out: NDArray[np.uint8]) -> None:
+    """Decodes an image of any size into `out`: upright, its central square, averaged by area (see `images.prepare`).
+
+    Raises:
+        ValueError: if the bytes are no image.
+    """
+    resolution, _, channels = out.shape
+    try:
+        image = prepare(open_image(bytes(content)), [resolution], channels)[resolution]
+        out[:] = np.asarray(image).reshape(out.shape)
+    except UnusableImageError as error:
+        raise ValueError(f"{error.reason} ({error.detail})") from error
+
+
+def _check_size(width: int, height: int, out: NDArray[np.uint8]) -> None:
     """Before the pixels are decoded, so that a bomb stays closed."""
-    if (width, height) != (resolution, resolution):
-        raise ValueError(f"an image of {width}x{height} pixels, not of {resolution}x{resolution} as its shard says")
+    if (height, width) != out.shape[:2]:
+        raise ValueError(f"an image of {width}x{height} pixels, not of {out.shape[1]}x{out.shape[0]} as its shard says")
 
 
-def _jpeg(content: Bytes, channels: int, resolution: int) -> NDArray[np.uint8]:
+def _jpeg(content: Bytes, out: NDArray[np.uint8]) -> None:
     height, width, *_ = simplejpeg.decode_jpeg_header(content)
-    _check_size(width, height, resolution)
-    return simplejpeg.decode_jpeg(content, colorspace="GRAY" if channels == 1 else "RGB")
+    _check_size(width, height, out)
+    simplejpeg.decode_jpeg(content, colorspace="GRAY" if out.shape[2] == 1 else "RGB", buffer=out)
 
 
-def _other(content: Bytes, channels: int, resolution: int) -> NDArray[np.uint8]:
+def _other(content: Bytes, out: NDArray[np.uint8]) -> None:
     with Image.open(io.BytesIO(content), formats=OTHER_FORMATS) as image:
-        _check_size(*image.size, resolution)
-        mode = "L" if channels == 1 else "RGB"
-        return np.asarray(image if image.mode == mode else image.convert(mode))
+        _check_size(*image.size, out)
+        mode = "L" if out.shape[2] == 1 else "RGB"
+        out[:] = np.asarray(image if image.mode == mode else image.convert(mode)).reshape(out.shape)

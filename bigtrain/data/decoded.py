@@ -22,7 +22,7 @@ class DecodedImages:
     def __init__(self, shard_samples: Sequence[int], channels: int, resolution: int) -> None:
         self._starts = np.concatenate(([0], np.cumsum(shard_samples)))
         samples = int(self._starts[-1])
-        self._images = np.empty((samples, channels, resolution, resolution), dtype=np.uint8)  # paged in as it fills
+        self._images = np.empty((samples, resolution, resolution, channels), dtype=np.uint8)  # paged in as it fills
         self._labels = np.zeros(samples, dtype=np.int64)
         self._known = np.zeros(samples, dtype=bool)
 

@@ -17,19 +17,36 @@ MANIFEST_KEY = "manifest.json"
 PLAN_KEY = "build.json"
 MANIFEST_VERSION = 1
 INDEX_VERSION = 1
+#: In place of a resolution: images of any size, as they came, which are cropped and resized when they are read.
+NATIVE = 0
+_NATIVE_NAME = "native"
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class ShardInfo:
-    """One tar file: its key and its index's key below the shards' URL, its samples, size in bytes and checksum."""
+    """One tar file.
+
+    Args:
+        key: below the shards' URL; or a full URL or path, for a shard that lies elsewhere.
+        index: key of its index, always below the shards' URL.
+        samples: how many it has.
+        bytes: its size.
+        sha256: of all of it; `None` if it was indexed without reading the images.
+        etag: of the object in its store, where that names one.
+    """
 
     key: str
     index: str
     samples: int
     bytes: int
-    sha256: str
+    sha256: str | None = None
     etag: str | None = None
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether the key is a full URL or path."""
+        return "://" in self.key or self.key.startswith("/")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,10 +55,10 @@ class ShardIndex:
 
     Args:
         keys: of the samples; equal at every resolution.
-        extensions: of the images, `png` or `jpg`.
+        extensions: of the images, `png`, `jpg` or `webp`.
         offsets: of the images' payloads in the tar, in bytes; int64 [samples].
         sizes: of the images' payloads, in bytes; int64 [samples].
-        crc32: of the images' payloads; int64 [samples].
+        crc32: of the images' payloads; int64 [samples]; `None` if they were not read.
         labels: class ids, int64 [samples]; `None` without classes.
     """
 
@@ -49,7 +66,7 @@ class ShardIndex:
     extensions: list[str]
     offsets: NDArray[np.int64]
     sizes: NDArray[np.int64]
-    crc32: NDArray[np.int64]
+    crc32: NDArray[np.int64] | None
     labels: NDArray[np.int64] | None
 
     def __len__(self) -> int:
@@ -64,7 +81,7 @@ class ShardIndex:
             "extensions": self.extensions[0] if uniform else self.extensions,
             "offsets": self.offsets.tolist(),
             "sizes": self.sizes.tolist(),
-            "crc32": self.crc32.tolist(),
+            "crc32": None if self.crc32 is None else self.crc32.tolist(),
             "labels": None if self.labels is None else self.labels.tolist(),
         }
         return json.dumps(columns, separators=(",", ":")).encode()
@@ -80,14 +97,15 @@ class ShardIndex:
 
 
 def _index_of(data: dict[str, Any]) -> ShardIndex:
-    keys, extensions, labels = list(data["keys"]), data["extensions"], data["labels"]
+    keys, extensions = list(data["keys"]), data["extensions"]
     if isinstance(extensions, str):
         extensions = [extensions] * len(keys)
-    offsets, sizes, crc32 = (np.array(data[name], dtype=np.int64) for name in ("offsets", "sizes", "crc32"))
-    labels = None if labels is None else np.array(labels, dtype=np.int64)
-    for column in (extensions, offsets, sizes, crc32, keys if labels is None else labels):
-        if len(column) != len(keys):
-            raise ValueError("its columns differ in length")
+    offsets, sizes = (np.array(data[name], dtype=np.int64) for name in ("offsets", "sizes"))
+    crc32, labels = (
+        None if data[name] is None else np.array(data[name], dtype=np.int64) for name in ("crc32", "labels")
+    )
+    if any(len(column) != len(keys) for column in (extensions, offsets, sizes, crc32, labels) if column is not None):
+        raise ValueError("its columns differ in length")
     return ShardIndex(keys, extensions, offsets, sizes, crc32, labels)
 
 
@@ -100,7 +118,7 @@ class Manifest:
         classes: names by class id; empty without classes.
         channels: of every image, 1 or 3.
         class_counts: samples by class id.
-        shards: by resolution in pixels; their order and sample counts are equal at each.
+        shards: by resolution in pixels, or `NATIVE`; their order and sample counts are equal at each.
         skipped: images of the source that are not in the shards, counted by reason.
         source: where the images came from: kind, fingerprint, options, version of bigtrain.
     """
@@ -124,12 +142,29 @@ class Manifest:
 
     @property
     def resolutions(self) -> list[int]:
-        return sorted(self.shards)
+        """Those at which the images are stored, in pixels, ascending; none if they are stored as they came only."""
+        return sorted(self.shards.keys() - {NATIVE})
+
+    def has(self, resolution: int) -> bool:
+        """Whether images of that resolution can be read: stored as such, or made of images of any size."""
+        return resolution > 0 and (resolution in self.shards or NATIVE in self.shards)
+
+    def stored(self, resolution: int) -> int:
+        """The group of `shards` to read for that resolution: itself, else `NATIVE`.
+
+        Raises:
+            ValueError: if there is neither.
+        """
+        for group in (resolution, NATIVE):
+            if group in self.shards:
+                return group
+        stored = ", ".join(map(str, self.resolutions))
+        raise ValueError(f"resolution (={resolution}) must be one of the stored ones: {stored}")
 
     @property
     def shard_samples(self) -> list[int]:
         """Samples of each shard, in order."""
-        return [shard.samples for shard in self.shards[self.resolutions[0]]]
+        return [shard.samples for shard in next(iter(self.shards.values()))]
 
     @property
     def samples(self) -> int:
@@ -142,12 +177,17 @@ class Manifest:
 
     @property
     def hash(self) -> str:
-        """SHA-256 of what decides the data: everything but `source`."""
+        """SHA-256 of what decides the data: everything but `source`, and but the ETags where there are checksums."""
         decisive = {name: value for name, value in asdict(self).items() if name != "source"}
+        for shard in (shard for shards in decisive["shards"].values() for shard in shards):
+            if shard["sha256"] is not None:
+                shard["etag"] = None  # another store's name for the same bytes
         return hashlib.sha256(json.dumps(decisive, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     def save(self, storage: Storage) -> None:
-        storage.write(MANIFEST_KEY, json.dumps(asdict(self), indent=1).encode())
+        data = asdict(self)
+        data["shards"] = {_NATIVE_NAME if group == NATIVE else group: some for group, some in data["shards"].items()}
+        storage.write(MANIFEST_KEY, json.dumps(data, indent=1).encode())
 
     @classmethod
     def load(cls, storage: Storage | str) -> Manifest:
@@ -169,14 +209,27 @@ def _missing(storage: Storage) -> str:
     if storage.exists(PLAN_KEY):
         return (
             f"data.url (={url!r}) holds no {MANIFEST_KEY}: its build is unfinished; "
-            f"run the same `bigtrain shards build SOURCE {url}` again, it continues where it stopped"
+            f"run the same `bigtrain shards build SOURCE {url}` again, it continues where it stopped "
+            f"(after builds with --part: `bigtrain shards index {url}`)"
         )
-    return f"data.url (={url!r}) holds no {MANIFEST_KEY}; make it with `bigtrain shards build SOURCE {url}`"
+    return (
+        f"data.url (={url!r}) holds no {MANIFEST_KEY}; make it with `bigtrain shards build SOURCE {url}`, "
+        f"or for shards made elsewhere with `bigtrain shards index {url}`"
+    )
 
 
 def _manifest_of(data: dict[str, Any]) -> Manifest:
-    shards = {int(key): [ShardInfo(**shard) for shard in value] for key, value in data["shards"].items()}
+    shards = {
+        NATIVE if key == _NATIVE_NAME else _resolution(key): [ShardInfo(**shard) for shard in value]
+        for key, value in data["shards"].items()
+    }
     return Manifest(**{**data, "shards": shards})
+
+
+def _resolution(key: str) -> int:
+    if (resolution := int(key)) < 1:
+        raise ValueError(f"{key!r} is no resolution")
+    return resolution
 
 
 def _parse(content: bytes, name: str, version: int, make: Callable[[dict[str, Any]], T]) -> T:

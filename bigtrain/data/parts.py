@@ -12,9 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bigtrain.data.images import Encoding, UnusableImageError, encode, prepare
+from bigtrain.data.locations import Location
 from bigtrain.data.manifest import ShardInfo
+from bigtrain.data.samples import index_shard
 from bigtrain.data.sources import Skip, Source
-from bigtrain.data.tar import index_shard
 from bigtrain.storage import Storage
 
 PLAN_VERSION = 1  # raised when the same plan would make other bytes
@@ -175,4 +176,5 @@ def _store(storage: Storage, resolution: int, number: int, tar: Path, samples: i
         size = len(content)
     storage.write_file(key, tar)
     storage.write(index, columns)
-    return ShardInfo(key, index, samples, size, sha256)
+    etag = Location(storage, key).etag(storage.stat(key))
+    return ShardInfo(key, index, samples, size, sha256, etag)

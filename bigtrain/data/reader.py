@@ -1,4 +1,4 @@
-"""Reads single samples out of shards by their index, each checked against its checksum."""
+"""Reads single samples by place, each checked by its checksum; what is damaged is read again, replaced or told."""
 
 from __future__ import annotations
 
@@ -11,100 +11,188 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from bigtrain.data.decode import decode
+from bigtrain.data.decode import decode, decode_any_size
 from bigtrain.data.decoded import DecodedImages, Read
-from bigtrain.data.manifest import Manifest, ShardIndex
-from bigtrain.storage import Storage
+from bigtrain.data.faults import Faults, Place
+from bigtrain.data.fetch import Bytes, Fetcher, check_unchanged
+from bigtrain.data.files import ShardError
+from bigtrain.data.manifest import NATIVE, ShardIndex
+from bigtrain.data.shard_set import ShardPlace, ShardSet
+
+ATTEMPTS = 3  # to read bytes that have their checksum
 
 
 class Reader:
-    """Decoded samples of one set of shards. May be used by many threads at once.
+    """Decoded samples of a set of shards. May be used by many threads at once.
 
     Args:
-        storage: where the shards lie.
-        manifest: of them.
+        shards: that are read.
+        faults: what is known to be damaged, and the budget; without it the first damaged sample is an error.
+        fetcher: where bytes come from.
         open_shards: how many shards' indexes are kept in memory.
         decoded_bytes: if all samples of a resolution fit into so many bytes, each is decoded once and kept.
     """
 
-    def __init__(self, storage: Storage, manifest: Manifest, open_shards: int = 512, decoded_bytes: int = 0) -> None:
-        self.storage, self.manifest = storage, manifest
+    def __init__(
+        self,
+        shards: ShardSet,
+        faults: Faults | None = None,
+        fetcher: Fetcher | None = None,
+        open_shards: int = 512,
+        decoded_bytes: int = 0,
+    ) -> None:
+        self.shards = shards
+        self.faults = faults or Faults(shards.shard_samples, seed=0, max_sample_share=0, max_shards=0)
+        self.fetcher = fetcher or Fetcher(shards, self.faults)
+        self.decoded_bytes = decoded_bytes
         self._index = lru_cache(maxsize=open_shards)(self._load_index)
         self._decoded = lru_cache(maxsize=2)(self._make_decoded)  # as a growing network changes its resolution
-        self.decoded_bytes = decoded_bytes
 
-    def read(self, places: Sequence[tuple[int, int]], resolution: int) -> Read:
-        """Images uint8 [n, channels, resolution, resolution] and labels int64 [n] at (shard, sample) places.
+    def read(self, places: Sequence[Place], resolution: int, indices: Sequence[int] | None = None) -> Read:
+        """Images uint8 [n, resolution, resolution, channels] and labels int64 [n] at (shard, sample) places.
 
         Labels are 0 where the data has no classes.
 
+        Args:
+            places: of the samples.
+            resolution: of the images.
+            indices: the samples' global indices, which address the substitutes of damaged ones.
+
         Raises:
-            ValueError: naming shard, key and offset, if a sample is damaged.
+            TooManyFaultsError: naming shard, key and offset, if more is damaged than may be.
+            OSError: if the shards' store cannot be reached.
         """
+        places = self._sound(places, places if indices is None else indices)
         decoded = self._decoded(resolution)
-        if decoded is None:
-            return self._read(places, resolution)
-        if (found := decoded.find(places)) is None:
-            found = self._read(places, resolution)
-            decoded.keep(places, *found)
-        return found
-
-    def _make_decoded(self, resolution: int) -> DecodedImages | None:
-        manifest = self.manifest
-        fits = DecodedImages.size(manifest.samples, manifest.channels, resolution) <= self.decoded_bytes
-        return DecodedImages(manifest.shard_samples, manifest.channels, resolution) if fits else None
-
-    def _read(self, places: Sequence[tuple[int, int]], resolution: int) -> Read:
-        channels = self.manifest.channels
-        images = np.empty((len(places), channels, resolution, resolution), dtype=np.uint8)
+        if decoded is not None and (found := decoded.find(places)) is not None:
+            return found
+        images = np.empty((len(places), resolution, resolution, self.shards.channels), dtype=np.uint8)
         labels = np.zeros(len(places), dtype=np.int64)
-        by_shard: dict[int, list[int]] = defaultdict(list)
-        for position, (shard, _) in enumerate(places):
-            by_shard[shard].append(position)
-        for shard, positions in by_shard.items():
-            index = self._index(resolution, shard)
-            samples = [places[position][1] for position in positions]
-            for position, sample, content in zip(
-                positions, samples, self._contents(resolution, shard, samples), strict=True
-            ):
-                images[position] = self._pixels(resolution, shard, sample, content).transpose(2, 0, 1)
-            if index.labels is not None:
-                labels[positions] = index.labels[samples]
+        missing: Sequence[int] = range(len(places))
+        while missing:
+            missing = self._read_into(images, labels, places, missing, resolution)
+            for position in missing:
+                places[position] = self._substitute(position if indices is None else indices[position])
+        if decoded is not None:
+            decoded.keep(places, images, labels)
         return images, labels
 
     def all(self, resolution: int, size: int) -> Iterator[Read]:
         """Every sample once, as stored: images and labels in batches of `size`."""
-        places = ((shard, i) for shard, count in enumerate(self.manifest.shard_samples) for i in range(count))
+        places = ((shard, i) for shard, count in enumerate(self.shards.shard_samples) for i in range(count))
         while batch := list(islice(places, size)):
             yield self.read(batch, resolution)
 
-    def keys(self, places: Sequence[tuple[int, int]], resolution: int) -> list[str]:
+    def keys(self, places: Sequence[Place], resolution: int) -> list[str]:
         """The keys of the samples at (shard, sample) places."""
         return [self._index(resolution, shard).keys[sample] for shard, sample in places]
 
+    def labels(self, shard: int) -> NDArray[np.int64]:
+        """The labels of all samples of a shard; zeros where the data has no classes."""
+        found = self._index((self.shards.resolutions or [NATIVE])[0], shard).labels
+        return np.zeros(self.shards.shard_samples[shard], dtype=np.int64) if found is None else found
+
+    def _sound(self, places: Sequence[Place], indices: Sequence[object]) -> list[Place]:
+        """The places, with substitutes for those that are known to be damaged."""
+        if not (self.faults.shards or self.faults.samples):
+            return list(places)
+        return [
+            self._substitute(g) if self.faults.has(place) else place for place, g in zip(places, indices, strict=True)
+        ]
+
+    def _substitute(self, g: object) -> Place:
+        assert isinstance(g, int), "without global indices nothing can be replaced, and the budget must be 0"
+        self.faults.count("substitutions")
+        return self.faults.substitute(g)
+
+    def _read_into(
+        self,
+        images: NDArray[np.uint8],
+        labels: NDArray[np.int64],
+        places: Sequence[Place],
+        positions: Sequence[int],
+        resolution: int,
+    ) -> list[int]:
+        """Reads the samples at those positions of a batch; returns the positions of damaged ones."""
+        by_shard: dict[int, list[int]] = defaultdict(list)
+        for position in positions:
+            by_shard[places[position][0]].append(position)
+        damaged: list[int] = []
+        for shard, group in by_shard.items():
+            samples = [places[position][1] for position in group]
+            place = self.shards.locate(resolution, shard)
+            try:
+                index = self._index(resolution, shard)
+                contents = self._contents(index, resolution, shard, samples)
+                damaged += [
+                    position
+                    for position, sample, content in zip(group, samples, contents, strict=True)
+                    if not self._decode(index, place, (shard, sample), content, images[position])
+                ]
+            except ShardError as error:
+                self.faults.add_shard(shard, error)
+                damaged += group
+                continue
+            if index.labels is not None:
+                labels[group] = index.labels[samples]
+        return damaged
+
+    def _contents(self, index: ShardIndex, resolution: int, shard: int, samples: list[int]) -> Sequence[Bytes | None]:
+        """The samples' bytes, read again while they do not have their checksums; None for those that never do."""
+        offsets, sizes = index.offsets[samples].tolist(), index.sizes[samples].tolist()
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                self.faults.count("read_again")
+                self.fetcher.drop(resolution, shard)
+            contents = self.fetcher.contents(resolution, shard, offsets, sizes)
+            if index.crc32 is None:
+                return contents
+            sums = index.crc32[samples].tolist()
+            right = [zlib.crc32(content) == wanted for content, wanted in zip(contents, sums, strict=True)]
+            if all(right):
+                return contents
+        check_unchanged(self.shards.locate(resolution, shard))
+        return [content if ok else None for content, ok in zip(contents, right, strict=True)]
+
+    def _decode(
+        self, index: ShardIndex, place: ShardPlace, at: Place, content: Bytes | None, out: NDArray[np.uint8]
+    ) -> bool:
+        """Decodes a sample; if that cannot be, sets it aside."""
+        sample = at[1]
+        try:
+            if content is None:
+                raise ValueError("its bytes do not have the checksum of the index")
+            if place.resolution == NATIVE:
+                decode_any_size(content, out)
+            else:
+                decode(content, index.extensions[sample], out)
+        except ValueError as error:
+            if index.crc32 is None:
+                check_unchanged(place)
+            self.faults.add_sample(
+                at,
+                ValueError(
+                    f"{place.name}: sample {index.keys[sample]!r} at byte {index.offsets[sample]} is damaged "
+                    f"({error}); run `bigtrain shards verify {self.shards.url}`"
+                ),
+            )
+            return False
+        return True
+
     def _load_index(self, resolution: int, shard: int) -> ShardIndex:
-        info = self.manifest.shards[resolution][shard]
-        index = ShardIndex.from_json(self.storage.read(info.index))
-        if len(index) != info.samples:
-            raise ValueError(
-                f"{self.storage.locate(info.index)} lists {len(index)} samples, the manifest {info.samples}: "
-                f"run `bigtrain shards verify {self.storage.url}`"
+        place = self.shards.locate(resolution, shard)
+        try:
+            index = ShardIndex.from_json(self.shards.read_index(resolution, shard))
+        except (ValueError, FileNotFoundError) as error:
+            raise ShardError(f"the index of {place.name}: {error}") from error
+        if len(index) != place.info.samples:
+            raise ShardError(
+                f"the index of {place.name} lists {len(index)} samples, the manifest {place.info.samples}: "
+                f"run `bigtrain shards verify {self.shards.url}`"
             )
         return index
 
-    def _contents(self, resolution: int, shard: int, samples: list[int]) -> list[memoryview]:
-        index, key = self._index(resolution, shard), self.manifest.shards[resolution][shard].key
-        return self.storage.read_ranges(key, index.offsets[samples].tolist(), index.sizes[samples].tolist())
-
-    def _pixels(self, resolution: int, shard: int, sample: int, content: memoryview) -> NDArray[np.uint8]:
-        index = self._index(resolution, shard)
-        try:
-            if zlib.crc32(content) != index.crc32[sample]:
-                raise ValueError("its bytes do not have the checksum of the index")
-            return decode(content, index.extensions[sample], self.manifest.channels, resolution)
-        except ValueError as error:
-            key = self.manifest.shards[resolution][shard].key
-            raise ValueError(
-                f"{self.storage.locate(key)}: sample {index.keys[sample]!r} at byte {index.offsets[sample]} is damaged "
-                f"({error}); run `bigtrain shards verify {self.storage.url}`"
-            ) from error
+    def _make_decoded(self, resolution: int) -> DecodedImages | None:
+        shards = self.shards
+        fits = DecodedImages.size(shards.samples, shards.channels, resolution) <= self.decoded_bytes
+        return DecodedImages(shards.shard_samples, shards.channels, resolution) if fits else None

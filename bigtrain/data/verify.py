@@ -12,13 +12,15 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
-from bigtrain.data.manifest import Manifest, ShardIndex, ShardInfo
+from bigtrain.data.labels import LabelRule
+from bigtrain.data.locations import locate
+from bigtrain.data.machine import cpus
+from bigtrain.data.manifest import NATIVE, Manifest, ShardIndex, ShardInfo
 from bigtrain.data.progress import progress
-from bigtrain.data.tar import index_shard
-from bigtrain.data.workers import cpus
+from bigtrain.data.samples import scan_shard
 from bigtrain.storage import Storage
 
-_FORMATS = {"png": "PNG", "jpg": "JPEG"}
+_FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
 _CANNOT_LIST = ("http://", "https://")
 
 
@@ -26,7 +28,8 @@ def verify(url: str) -> list[str]:
     """Problems of the shards at a URL, one line each; none if all is good.
 
     Every shard is compared with the manifest (bytes, SHA-256, samples), with its index (where each image lies, its
-    CRC-32, its label), with its likes at other resolutions (keys, labels), and every image is decoded.
+    CRC-32, its label), with its likes at other resolutions (keys, labels), and every image is decoded. Shards that were
+    indexed without checksums have no SHA-256 and no CRC-32 to compare with.
 
     Raises:
         ValueError: if there is no manifest, or it is malformed.
@@ -35,7 +38,7 @@ def verify(url: str) -> list[str]:
     manifest = Manifest.load(storage)
     problems = _strays(storage, manifest)
     counts = np.zeros(manifest.num_classes, dtype=np.int64)
-    with progress("shards verify", manifest.samples * len(manifest.resolutions)) as shown:
+    with progress("shards verify", manifest.samples * len(manifest.shards)) as shown:
         done, lock = 0, threading.Lock()
 
         def count(images: int) -> None:
@@ -58,17 +61,20 @@ def verify(url: str) -> list[str]:
 def summary(url: str) -> str:
     """What `verify` has read, in a line."""
     manifest = Manifest.load(url)
-    shards = [shard for at_resolution in manifest.shards.values() for shard in at_resolution]
+    shards = [shard for group in manifest.shards.values() for shard in group]
+    sizes = [str(resolution) for resolution in manifest.resolutions] + ["native"] * (NATIVE in manifest.shards)
+    checksums = "" if any(shard.sha256 is None for shard in shards) else " SHA-256, CRC-32,"
     return (
-        f"verified: {manifest.samples:,} images at each of the resolutions {', '.join(map(str, manifest.resolutions))} "
+        f"verified: {manifest.samples:,} images at each of the resolutions {', '.join(sizes)} "
         f"in {len(shards)} shards of {sum(shard.bytes for shard in shards):,} bytes: "
-        f"sizes, SHA-256, tar headers, indexes, CRC-32, decoding, labels and keys are right"
+        f"sizes,{checksums} tar headers, indexes, decoding, labels and keys are right"
+        + ("" if checksums else "; there are no checksums to compare with")
     )
 
 
 def _strays(storage: Storage, manifest: Manifest) -> list[str]:
     """Tar files that the manifest does not know; plain HTTP cannot list."""
-    if storage.url.startswith(_CANNOT_LIST):
+    if storage.url.startswith(_CANNOT_LIST) or any(shard.is_elsewhere for shard in manifest.shards.get(NATIVE, [])):
         return []
     known = {shard.key for shards in manifest.shards.values() for shard in shards}
     found = [key for key, _ in storage.list() if key.endswith(".tar") and key not in known]
@@ -81,7 +87,7 @@ def _verify_part(
     """Problems of the shard of that number at all resolutions, and its samples by class."""
     problems: list[str] = []
     whole: list[tuple[ShardInfo, ShardIndex]] = []
-    for resolution in manifest.resolutions:
+    for resolution in sorted(manifest.shards):
         shard = manifest.shards[resolution][number]
         found, index = _verify_shard(storage, manifest, resolution, shard)
         problems += [f"{shard.key}: {problem}" for problem in found]
@@ -108,23 +114,29 @@ def _verify_shard(
         problems.append(f"its index cannot be read: {error}")
         stored = None
     try:
-        content = storage.read(shard.key)
+        content = _read(storage, shard)
     except OSError as error:
         return [*problems, f"cannot be read: {error}"], None
     if len(content) != shard.bytes:
         problems.append(f"has {len(content)} bytes, {shard.bytes} in the manifest")
-    if (sha256 := hashlib.sha256(content).hexdigest()) != shard.sha256:
+    if shard.sha256 is not None and (sha256 := hashlib.sha256(content).hexdigest()) != shard.sha256:
         problems.append(f"has SHA-256 {sha256}, {shard.sha256} in the manifest: it is not what was written")
-    try:
-        index = index_shard(shard.key, content)
-    except ValueError as error:
-        return [*problems, str(error).removeprefix(f"{shard.key}: ")], None
+    label = manifest.source.get("label")  # where the index found them; what we build has class ids
+    rule = LabelRule() if label is None else LabelRule.parse(label, tuple(manifest.classes))
+    scan = scan_shard(shard.key, content, rule)
+    if (index := scan.index) is None:
+        return [*problems, *(problem.removeprefix(f"{shard.key}: ") for problem in scan.problems)], None
     if len(index) != shard.samples:
         problems.append(f"has {len(index)} samples, {shard.samples} in the manifest")
     problems += [] if stored is None else _differences(index, stored)
     problems += _wrong_labels(index, manifest.num_classes)
     problems += _wrong_images(index, content, resolution, manifest.channels)
     return problems, index
+
+
+def _read(storage: Storage, shard: ShardInfo) -> bytes:
+    place = locate(storage, shard)
+    return place.storage.read(place.key)
 
 
 def _differences(index: ShardIndex, stored: ShardIndex) -> list[str]:
@@ -134,6 +146,8 @@ def _differences(index: ShardIndex, stored: ShardIndex) -> list[str]:
     problems = []
     for column in ("keys", "extensions", "offsets", "sizes", "crc32", "labels"):
         here, there = getattr(index, column), getattr(stored, column)
+        if column == "crc32" and there is None:
+            continue  # it was indexed without checksums
         if (here is None) != (there is None):
             problems.append("has no labels, its index has" if here is None else "has labels, its index has none")
         elif here is not None:
@@ -175,7 +189,7 @@ def _image_fault(content: bytes, extension: str, resolution: int, channels: int)
     mode = "L" if channels == 1 else "RGB"
     try:
         with Image.open(io.BytesIO(content), formats=[_FORMATS[extension]]) as image:
-            if (image.size, image.mode) != ((resolution, resolution), mode):
+            if resolution != NATIVE and (image.size, image.mode) != ((resolution, resolution), mode):
                 return f"are {image.width}x{image.height} {image.mode}, not {resolution}x{resolution} {mode}"
             image.load()
     except Exception as error:  # whatever Pillow meets in a damaged file

@@ -27,14 +27,14 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @dataclass(frozen=True)
 class Job:
-    """What all parts have in common: where the images come from, what becomes of them, and the URL to write to."""
+    """What all parts have in common: where the images come from, what becomes of them, and where to write to."""
 
     source: Source
     plan: Plan
-    url: str
+    storage: Storage
 
     def write(self, number: int, indices: NDArray[np.int64], count: Callable[[bool], None]) -> None:
-        write_part(self.source, self.plan, Storage(self.url), number, indices.tolist(), count)
+        write_part(self.source, self.plan, self.storage, number, indices.tolist(), count)
 
 
 def write_parts(
@@ -64,11 +64,6 @@ def write_parts(
 
     for number, indices in parts.items():
         job.write(number, indices, count)
-
-
-def cpus() -> int:
-    """CPUs that this process may use, which on a shared machine are fewer than it has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager
@@ -119,8 +114,8 @@ def _in_processes(
                 future.result()
     except BrokenProcessPool as error:
         raise ChildProcessError(
-            f"a worker process of the build died, perhaps for lack of memory; what is finished in {job.url} is kept: "
-            f"run the same command again, with fewer --workers (={workers}) if it happens again"
+            f"a worker process of the build died, perhaps for lack of memory; what is finished in {job.storage.url} is "
+            f"kept: run the same command again, with fewer --workers (={workers}) if it happens again"
         ) from error
     finally:
         tally.stopped.value = 1

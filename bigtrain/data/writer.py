@@ -6,23 +6,23 @@ import contextlib
 import json
 import statistics
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
-from bigtrain import __version__, randomness
+from bigtrain import randomness
 from bigtrain.data.images import ENCODINGS, Encoding, UnusableImageError
-from bigtrain.data.manifest import MANIFEST_KEY, MANIFEST_VERSION, PLAN_KEY, Manifest
-from bigtrain.data.parts import PLAN_VERSION, Part, Plan, part_key
+from bigtrain.data.machine import cpus
+from bigtrain.data.manifest import MANIFEST_KEY, PLAN_KEY, Manifest
+from bigtrain.data.merging import SourceRecord, finished_part, machine_key, merge, numbers_of
+from bigtrain.data.parts import PLAN_VERSION, Part, Plan
 from bigtrain.data.progress import progress
 from bigtrain.data.sources import Skip, Source
-from bigtrain.data.workers import Job, cpus, terminable, write_parts
+from bigtrain.data.workers import Job, terminable, write_parts
 from bigtrain.storage import Storage
 
-SOURCE_SKIPS_KEY = "parts/source.json"
 _SMALLEST, _LARGEST_BY_ITSELF, _LOOKED_AT = 4, 1024, 256
 
 
@@ -37,7 +37,8 @@ def build(
     seed: int = 0,
     workers: int | None = None,
     upscale: bool | None = None,
-) -> Manifest:
+    part: tuple[int, int] | None = None,
+) -> Manifest | None:
     """Writes shards, indexes and, last, the manifest. A build that was interrupted goes on where it stopped.
 
     The images are shuffled once. Part j of that order becomes shard j at every resolution; an image that is skipped is
@@ -54,12 +55,13 @@ def build(
         workers: processes; without it one for each CPU.
         upscale: enlarge images that are smaller than the largest resolution instead of skipping them; without it only
             those of a source whose images all have one size.
+        part: I of N, from 1: every N-th shard only and no manifest, which `merge_machines` makes; then returns `None`.
 
     Raises:
         ValueError: if an option is invalid, the destination holds something else, or no image could be used.
         OSError: if the source cannot be read, the storage not be written, or a worker died.
     """
-    _check(samples_per_shard, encoding, quality, workers, source, storage)
+    _check(samples_per_shard, encoding, quality, workers, source, storage, part)
     plan = Plan(
         version=PLAN_VERSION,
         kind=source.kind,
@@ -72,16 +74,17 @@ def build(
         seed=seed,
         upscale=source.native_resolution is not None if upscale is None else upscale,
     )
-    finished = _begin(source, storage, plan)
-    total = -(-len(source) // samples_per_shard)
-    if len(finished) == total and storage.exists(MANIFEST_KEY):
+    numbers = numbers_of(part, -(-len(source) // samples_per_shard))
+    finished = _begin(source, storage, plan, numbers)
+    if len(finished) == len(numbers) and storage.exists(machine_key(part) if part else MANIFEST_KEY):
         _say(f"{storage.url} is finished already: nothing to do")
-        return Manifest.load(storage)
-    if finished:
-        _say(f"{storage.url}: {len(finished)} of {total} shards are finished already; going on with the others")
+        return Manifest.load(storage) if part is None else None
     with _kept(storage):
-        _write_missing(source, storage, plan, finished, workers or cpus())
-    return _merge(source, storage, plan, total)
+        _write_missing(source, storage, plan, numbers, finished, workers or cpus())
+    if part is None:
+        return merge(storage, plan, SourceRecord.of(source))
+    storage.write(machine_key(part), json.dumps({"part": part[0], "of": part[1], "shards": list(numbers)}).encode())
+    return None
 
 
 @contextlib.contextmanager
@@ -93,6 +96,12 @@ def _kept(storage: Storage) -> Iterator[None]:
         except KeyboardInterrupt:
             _say(f"stopped; what is finished in {storage.url} is kept: the same command goes on from there")
             raise
+
+
+def is_build(url: str) -> bool:
+    """Whether a build has begun, and perhaps ended, in the folder of that URL."""
+    cannot = url.endswith(".tar") or "{" in url or url.startswith(("http://", "https://"))  # nobody builds to these
+    return not cannot and Storage(url).exists(PLAN_KEY)
 
 
 def summary(storage: Storage, manifest: Manifest) -> list[str]:
@@ -120,7 +129,13 @@ def _say(text: str) -> None:
 
 
 def _check(
-    samples_per_shard: int, encoding: str, quality: int, workers: int | None, source: Source, storage: Storage
+    samples_per_shard: int,
+    encoding: str,
+    quality: int,
+    workers: int | None,
+    source: Source,
+    storage: Storage,
+    part: tuple[int, int] | None,
 ) -> None:
     if samples_per_shard < 1:
         raise ValueError(f"samples_per_shard (={samples_per_shard}) must be at least 1")
@@ -130,6 +145,8 @@ def _check(
         raise ValueError(f"quality (={quality}) must be from 1 to 100")
     if workers is not None and workers < 1:
         raise ValueError(f"workers (={workers}) must be at least 1")
+    if part is not None and not 1 <= part[0] <= part[1]:
+        raise ValueError(f"part (={part[0]}/{part[1]}) must be I/N with I from 1 to N")
     if source.channels not in (1, 3):
         raise ValueError(f"channels (={source.channels}) must be 1 or 3")
     if storage.is_local and source.folder is not None:
@@ -166,19 +183,17 @@ def _median_side(source: Source) -> int:
     return median
 
 
-def _begin(source: Source, storage: Storage, plan: Plan) -> dict[int, Part]:
-    """Writes the plan, or compares it with the one that is there; the parts that are finished, by number."""
+def _begin(source: Source, storage: Storage, plan: Plan, numbers: range) -> dict[int, Part]:
+    """Writes the plan, or compares it with the one that is there; those of these parts that are finished, by number."""
     if not storage.exists(PLAN_KEY):
         if storage.exists(MANIFEST_KEY):
             raise ValueError(f"DEST {storage.url!r} holds a {MANIFEST_KEY} of another origin; choose another DEST")
-        storage.write(SOURCE_SKIPS_KEY, json.dumps(list(source.skips)).encode())
+        SourceRecord.of(source).save(storage)
         storage.write(PLAN_KEY, plan.to_json())
-        return {}
-    _check_same_plan(storage, plan)
+    _check_same_plan(storage, plan)  # also a plan of our own: another machine may have written another one just now
     there = dict(storage.list())
-    numbers = range(-(-len(source) // plan.samples_per_shard))
-    parts = {number: Part.from_json(storage.read(part_key(number))) for number in numbers if part_key(number) in there}
-    return {number: part for number, part in parts.items() if _is_whole(part, there)}
+    parts = {number: finished_part(storage, number, there) for number in numbers}
+    return {number: part for number, part in parts.items() if part is not None}
 
 
 def _check_same_plan(storage: Storage, plan: Plan) -> None:
@@ -195,60 +210,26 @@ def _check_same_plan(storage: Storage, plan: Plan) -> None:
         )
 
 
-def _is_whole(part: Part, there: dict[str, int]) -> bool:
-    """Whether all files of a part are there in their sizes."""
-    return all(there.get(shard.key) == shard.bytes and shard.index in there for shard in part.shards.values())
-
-
-def _write_missing(source: Source, storage: Storage, plan: Plan, finished: dict[int, Part], workers: int) -> None:
+def _write_missing(
+    source: Source, storage: Storage, plan: Plan, numbers: range, finished: dict[int, Part], workers: int
+) -> None:
+    if finished:
+        _say(f"{storage.url}: {len(finished)} of {len(numbers)} shards are finished already; going on with the others")
     order = randomness.permutation(len(source), plan.seed, "build")
-    starts = range(0, len(source), plan.samples_per_shard)
-    missing = {
-        number: order[start : start + plan.samples_per_shard]
-        for number, start in enumerate(starts)
-        if number not in finished
-    }
+    images = {number: order[number * plan.samples_per_shard :][: plan.samples_per_shard] for number in numbers}
+    missing = {number: indices for number, indices in images.items() if number not in finished}
     skipped = sum(len(part.skips) for part in finished.values())
     done = skipped + sum(part.samples for part in finished.values())
-    with progress("shards build", len(source), done) as shown:
-        write_parts(Job(source, plan, storage.url), missing, workers, shown, done, skipped)
-
-
-def _merge(source: Source, storage: Storage, plan: Plan, total: int) -> Manifest:
-    """Makes the manifest of the parts."""
-    parts = [Part.from_json(storage.read(part_key(number))) for number in range(total)]
-    kept = [part for part in parts if part.samples]
-    reasons = Counter(skip.reason for skip in [*source.skips, *(skip for part in parts for skip in part.skips)])
-    if not kept:
-        storage.delete([SOURCE_SKIPS_KEY, PLAN_KEY, *(part_key(number) for number in range(total))])
-        raise ValueError(_nothing_left(plan, reasons, parts))
-    manifest = Manifest(
-        version=MANIFEST_VERSION,
-        classes=source.classes,
-        channels=source.channels,
-        class_counts=np.sum([part.class_counts for part in parts], axis=0, dtype=int).tolist(),
-        shards={resolution: [part.shards[resolution] for part in kept] for resolution in plan.resolutions},
-        skipped=dict(sorted(reasons.items())),
-        source={"bigtrain": __version__, **asdict(plan)},
-    )
-    manifest.save(storage)
-    return manifest
-
-
-def _nothing_left(plan: Plan, reasons: Counter[str], parts: list[Part]) -> str:
-    first = next(skip for part in parts for skip in part.skips)
-    counts = ", ".join(f"{count} x {reason}" for reason, count in reasons.items())
-    remedy = "pass --upscale to enlarge them, or smaller --resolutions" if reasons["too small"] else "pass other images"
-    return f"no image could be used ({counts}; {first.name}: {first.detail}); {remedy}"
+    with progress("shards build", sum(map(len, images.values())), done) as shown:
+        write_parts(Job(source, plan, storage), missing, workers, shown, done, skipped)
 
 
 def _skipped_names(storage: Storage, first: int = 3) -> dict[str, list[str]]:
     """Some names by reason, of the records that a build leaves."""
     names: dict[str, list[str]] = {}
     for key, _ in storage.list("parts"):
-        content = storage.read(key)
-        skips = map(Skip._make, json.loads(content)) if key == SOURCE_SKIPS_KEY else Part.from_json(content).skips
-        for skip in skips:
+        data = json.loads(storage.read(key))
+        for skip in map(Skip._make, data if isinstance(data, list) else data["skips"]):  # a list: of builds before
             found = names.setdefault(skip.reason, [])
             found += [skip.name] * (len(found) < first)
     return names

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 def to_float(images: Tensor) -> Tensor:
     """uint8 pixels 0 … 255 to float32 in [-1, 1]."""
-    return images.to(torch.float32) / 127.5 - 1
+    return images.to(torch.float32, memory_format=torch.contiguous_format) / 127.5 - 1
 
 
 def to_uint8(images: Tensor) -> Tensor:

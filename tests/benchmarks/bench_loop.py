@@ -29,7 +29,9 @@ from bigtrain.callbacks.records import Records
 from bigtrain.callbacks.throughput import Throughput
 from bigtrain.cli.configuration import instantiate, make_parser, parse
 from bigtrain.cli.main import main as bigtrain
+from bigtrain.data.batches import to_tensor
 from bigtrain.games.ema import EMA
+from bigtrain.sampling.pixels import to_float
 
 ROUNDS, BATCH = 7, 32
 RECIPES = ("quickstart", "progan_fashion32")
@@ -105,7 +107,7 @@ def bare_seconds(recipe: str, shards: Path, folder: Path) -> Seconds:
     g_optimizer, d_optimizer = game.generator.optimizer, game.discriminator.optimizer
     ema = EMA(generator, 5000)
     images, labels = built.data.reader.read([(0, i) for i in range(BATCH * 8)], generator.resolution)
-    data = torch.from_numpy(images).float() / 127.5 - 1
+    data = to_float(to_tensor(images))
     targets = torch.from_numpy(labels)
     ends = []
     for step in range(STEPS):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bigtrain.data.manifest import Manifest, ShardIndex, ShardInfo
+from bigtrain.data.manifest import NATIVE, Manifest, ShardIndex, ShardInfo
 from bigtrain.storage import Storage
 
 
@@ -54,6 +54,39 @@ def test_the_hash_is_of_all_that_decides_the_data_and_of_nothing_else() -> None:
     assert manifest(source={"kind": "zip"}).hash == manifest().hash
 
 
+def native(**fields: object) -> Manifest:
+    info = shard(8, 0, 8, key="s3://bucket/a.tar", index="index/0.index.json", sha256=None, etag="e")
+    return manifest(shards={NATIVE: [dataclasses.replace(info, **fields)]})  # type: ignore[arg-type]
+
+
+def test_images_as_they_came_serve_every_resolution(tmp_path: Path) -> None:
+    made = native()
+    assert (made.resolutions, made.shard_samples, made.samples) == ([], [8], 8)
+    assert (made.stored(4), made.stored(256)) == (NATIVE, NATIVE)
+    made.save(Storage(str(tmp_path)))
+    assert list(json.loads((tmp_path / "manifest.json").read_text())["shards"]) == ["native"]
+    assert Manifest.load(str(tmp_path)) == made
+    both = manifest(shards={8: [shard(8, 0, 8)], NATIVE: [shard(8, 1, 8)]})
+    assert (both.resolutions, both.stored(8), both.stored(4)) == ([8], 8, NATIVE)
+    assert manifest().stored(8) == 8
+    with pytest.raises(ValueError, match=r"resolution \(=16\) must be one of the stored ones: 4, 8"):
+        manifest().stored(16)
+
+
+def test_shards_that_lie_elsewhere() -> None:
+    assert [shard(4, 0, 1, key=key).is_elsewhere for key in ("s3://b/a.tar", "/data/a.tar", "a/b.tar")] == [1, 1, 0]
+
+
+def test_an_etag_decides_only_where_there_is_no_checksum() -> None:
+    assert native(etag="f").hash != native().hash
+    assert native(etag="f", sha256="0").hash == native(sha256="0").hash
+
+
+def test_a_manifest_of_before_has_its_hash_still() -> None:
+    """Checkpoints have it."""
+    assert manifest().hash == "b96c3cb655ab1055bab003cb0c04fabf894b9440af13cb80958bbdbe12dc66d3"
+
+
 def test_a_missing_manifest_says_how_to_make_it(tmp_path: Path) -> None:
     url = str(tmp_path / "nothing")
     with pytest.raises(ValueError, match=f"data.url .*{url}.* holds no manifest.json; make it with `bigtrain shards b"):
@@ -75,6 +108,7 @@ def test_an_unfinished_build_says_so(tmp_path: Path) -> None:
         {"shards": {}},
         {"shards": {"4": [dataclasses.asdict(shard(4, 0, 8))], "8": [dataclasses.asdict(shard(8, 0, 7))]}},
         {"shards": {"four": []}},
+        {"shards": {"0": [dataclasses.asdict(shard(4, 0, 8))]}},
         {"shards": {"4": [{"key": "a"}]}},
         {"surprise": 1},
     ],
@@ -111,6 +145,14 @@ def test_a_malformed_index(change: dict[str, object]) -> None:
         ShardIndex.from_json(json.dumps(json.loads(content) | change).encode())
 
 
+def test_an_index_without_checksums() -> None:
+    column = np.array([1, 2], dtype=np.int64)
+    index = ShardIndex(["a", "b"], ["webp", "jpg"], column, column, None, column)
+    again = ShardIndex.from_json(index.to_json())
+    assert again.crc32 is None
+    assert again.to_json() == index.to_json()
+
+
 def test_it_is_read_without_torch() -> None:
-    code = "import sys, bigtrain.data.manifest, bigtrain.data.tar; sys.exit('torch' in sys.modules)"
+    code = "import sys, bigtrain.data.manifest, bigtrain.data.samples; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from webdataset.tariterators import base_plus_ext
 
 from bigtrain.data.manifest import ShardIndex
-from bigtrain.data.tar import BLOCK, Member, index_shard, read_members
+from bigtrain.data.samples import index_shard
+from bigtrain.data.tar import BLOCK, Member, read_members
 
 _LETTERS = st.characters(codec="utf-8", categories=("L", "N", "P", "S"), exclude_characters="/\\.")
 NAMES = st.text(_LETTERS, min_size=1, max_size=40)

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from bigtrain.cli.main import main
 from bigtrain.data.manifest import Manifest, ShardIndex
+from bigtrain.data.samples import index_shard
 from bigtrain.data.sources import open_source
 from bigtrain.data.sources.arrays import Arrays
-from bigtrain.data.tar import BLOCK, index_shard
+from bigtrain.data.tar import BLOCK
 from bigtrain.data.verify import verify
 from bigtrain.data.writer import build
 from bigtrain.storage import Storage

@@ -9,12 +9,22 @@ from bigtrain.data.sources.archive import Zip
 from bigtrain.data.sources.arrays import digits, idx
 from bigtrain.data.sources.base import Skip, Source
 from bigtrain.data.sources.folder import Folder
+from bigtrain.data.sources.huggingface import huggingface
+from bigtrain.data.sources.shards import Shards, is_shards
+from bigtrain.data.sources.torchvision import torchvision
+from bigtrain.storage import is_remote
 
 __all__ = ["Skip", "Source", "open_source"]
+_SCHEMES = ("digits", "idx", "torchvision", "hf", "shards")
 
 
 def open_source(
-    name: str, channels: int | None = None, subfolder: str | None = None, unlabelled: bool = False
+    name: str,
+    channels: int | None = None,
+    subfolder: str | None = None,
+    unlabelled: bool = False,
+    split: str | None = None,
+    download: bool = False,
 ) -> Source:
     """The source of that name.
 
@@ -23,15 +33,40 @@ def open_source(
         channels: of the images in the shards, 1 or 3; without it 1 for digits and idx, 3 for files.
         subfolder: of a folder or zip, to begin with.
         unlabelled: drop the labels.
+        split: of a data set of torchvision.
+        download: let torchvision download what is not there.
 
     Raises:
         ValueError: if there is no such source, or it cannot be what it says; it names what, and the remedy.
     """
-    scheme, colon, rest = name.partition(":")
-    if scheme in ("digits", "idx") and colon and not Path(name).exists():
-        if subfolder:
-            raise ValueError(f"--subfolder (={subfolder!r}) is for folders and zips, not for {name}")
+    scheme, rest = _scheme(name)
+    if subfolder and scheme:
+        raise ValueError(f"--subfolder (={subfolder!r}) is for folders and zips, not for {name}")
+    if (split or download) and scheme != "torchvision":
+        option = f"--split (={split!r})" if split else "--download"
+        raise ValueError(f"{option} is for torchvision:NAME, not for {name}")
+    if scheme == "torchvision":
+        return torchvision(rest, channels, unlabelled, split, download)
+    if scheme == "hf":
+        return huggingface(rest, channels, unlabelled)
+    if scheme == "shards":
+        return Shards(rest, channels, unlabelled)
+    if scheme:
         return _arrays(name, scheme, rest, channels, unlabelled)
+    return _files(name, channels, subfolder, unlabelled)
+
+
+def _scheme(name: str) -> tuple[str, str]:
+    """What kind of source is named, and what follows; an empty kind for files."""
+    scheme, colon, rest = name.partition(":")
+    if scheme in _SCHEMES and colon and not Path(name).exists():
+        return scheme, rest
+    if is_remote(name) or name.endswith(".tar") or "{" in name:
+        return ("", name) if Path(name).is_dir() else ("shards", name)
+    return ("shards", name) if Path(name).is_dir() and is_shards(Path(name)) else ("", name)
+
+
+def _files(name: str, channels: int | None, subfolder: str | None, unlabelled: bool) -> Source:
     path = Path(name)
     if path.is_dir():
         return Folder(path, subfolder, channels, unlabelled)

@@ -1,0 +1,131 @@
+"""Several sets of shards as one: their shards numbered through, each with the place where its bytes lie."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from bigtrain.data.locations import locate
+from bigtrain.data.manifest import Manifest, ShardInfo
+from bigtrain.storage import Storage, StorageOptions
+
+
+class ShardPlace(NamedTuple):
+    """Where the bytes of one shard lie."""
+
+    storage: Storage
+    key: str
+    info: ShardInfo
+    resolution: int  # as it is stored; NATIVE for images that are cropped and resized when they are read
+
+    @property
+    def name(self) -> str:
+        return self.storage.locate(self.key)
+
+    @property
+    def version(self) -> str:
+        """What changes when the shard does."""
+        return self.info.sha256 or f"{self.info.etag}-{self.info.bytes}"
+
+
+class ShardSet:
+    """One set of shards, or several.
+
+    Args:
+        parts: the storage and the manifest of each.
+        options: of storages that a manifest names by full URLs.
+
+    Raises:
+        ValueError: if the sets differ in their channels or classes, or have no resolution in common.
+    """
+
+    def __init__(self, parts: Sequence[tuple[Storage, Manifest]], options: StorageOptions | None = None) -> None:
+        self.storages = [storage for storage, _ in parts]
+        self.manifests = [manifest for _, manifest in parts]
+        self._options = options
+        first = self.manifests[0]
+        for storage, manifest in parts[1:]:
+            for name in ("channels", "classes"):
+                found, expected = getattr(manifest, name), getattr(first, name)
+                if found != expected:
+                    raise ValueError(
+                        f"sets of shards that are mixed must have the same {name}: {self.url!r} has {expected}, "
+                        f"{storage.url!r} {found}; build one of them again"
+                    )
+        self.channels, self.classes = first.channels, first.classes
+        self.shard_samples = [count for manifest in self.manifests for count in manifest.shard_samples]
+        self._owners = [
+            (part, i) for part, manifest in enumerate(self.manifests) for i in range(len(manifest.shard_samples))
+        ]
+        self._storage = lru_cache(maxsize=None)(self._make_storage)
+
+    @classmethod
+    def of(cls, storage: Storage, manifest: Manifest) -> ShardSet:
+        """One set of shards."""
+        return cls([(storage, manifest)])
+
+    @property
+    def url(self) -> str:
+        """For messages."""
+        return self.storages[0].url
+
+    @property
+    def samples(self) -> int:
+        return sum(self.shard_samples)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    @property
+    def class_counts(self) -> list[int]:
+        """Samples by class id, over all sets."""
+        return [sum(counts) for counts in zip(*(m.class_counts for m in self.manifests), strict=True)]
+
+    @property
+    def resolutions(self) -> list[int]:
+        """Those at which every set is stored."""
+        common = set(self.manifests[0].resolutions)
+        return sorted(common.intersection(*(manifest.resolutions for manifest in self.manifests)))
+
+    def check(self, resolutions: Sequence[int]) -> None:
+        """Raises ValueError if a set cannot be read at one of the resolutions."""
+        for storage, manifest in zip(self.storages, self.manifests, strict=True):
+            missing = sorted(resolution for resolution in set(resolutions) if not manifest.has(resolution))
+            if missing:
+                raise ValueError(
+                    f"the shards at data.url (={storage.url!r}) have resolutions {manifest.resolutions}, not {missing} "
+                    f"of the schedule; build them with --resolutions {','.join(map(str, sorted(set(resolutions))))}"
+                )
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of what decides the data."""
+        hashes = [manifest.hash for manifest in self.manifests]
+        return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+    def locate(self, resolution: int, shard: int) -> ShardPlace:
+        """Where a shard's images of that resolution lie."""
+        part, local = self._owners[shard]
+        storage, manifest = self.storages[part], self.manifests[part]
+        stored = manifest.stored(resolution)
+        info = manifest.shards[stored][local]
+        return ShardPlace(*locate(storage, info, self._storage), info, stored)
+
+    @property
+    def requests(self) -> dict[str, int]:
+        """Reads of the object stores so far: how many, of how many bytes, and how many were made afresh."""
+        counts = [storage.counts for storage in self.storages if not storage.is_local]
+        names = ("reads", "bytes_read", "retries") if counts else ()
+        return {name: sum(getattr(one, name) for one in counts) for name in names}
+
+    def read_index(self, resolution: int, shard: int) -> bytes:
+        """The member index of a shard, as it was written."""
+        part, local = self._owners[shard]
+        manifest = self.manifests[part]
+        return self.storages[part].read(manifest.shards[manifest.stored(resolution)][local].index)
+
+    def _make_storage(self, folder: str) -> Storage:
+        return Storage(folder, self._options)

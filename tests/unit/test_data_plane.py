@@ -1,0 +1,146 @@
+"""From several kinds of shards to batches: any number of ranks, mixtures, balance, images of any size, damaged data."""
+
+import itertools
+import logging
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from bigtrain.data.datamodule import ShardDataModule
+from bigtrain.data.faults import TooManyFaultsError
+from bigtrain.data.images import prepare
+from bigtrain.data.manifest import Manifest
+from bigtrain.data.sources import open_source
+from bigtrain.data.writer import build
+from bigtrain.schedules import Constant, Progressive
+from bigtrain.storage import Storage
+
+GROWTH = Progressive([4, 8], {4: 16, 8: 8}, 0.5, 0.1, 0.1)
+
+
+@pytest.fixture(scope="module")
+def data(digits):
+    return ShardDataModule(str(digits), GROWTH, seed=3, mirror=True)
+
+
+def whole(parts):
+    """The global batch of the parts of all ranks."""
+    world, each = len(parts), len(parts[0]["images"])
+    images = torch.stack([part["images"] for part in parts], dim=1)
+    labels = torch.stack([part["labels"] for part in parts], dim=1)
+    return images.reshape(world * each, *images.shape[2:]), labels.reshape(-1)
+
+
+@settings(max_examples=15, deadline=None)
+@given(world=st.sampled_from([1, 2, 4, 8]), step=st.integers(0, 40), threads=st.integers(1, 5))
+def test_any_number_of_ranks_and_threads_reads_the_same_global_batches(data, world, step, threads):
+    moments = list(itertools.islice(GROWTH.steps(0), step, step + 3))
+    data.decode_threads = threads
+    ranks = [data.batches(moments[0].images_seen, rank, world) for rank in range(world)]
+    for moment, *parts in zip(moments, *ranks, strict=False):
+        expected = data.batches(0).batch(moment)
+        images, labels = whole(parts)
+        assert torch.equal(images, expected["images"])
+        assert torch.equal(labels, expected["labels"])
+        assert {part["first"] for part in parts} == {moment.images_seen}
+
+
+def test_a_batch_that_the_ranks_cannot_share_is_named(data):
+    with pytest.raises(ValueError, match=r"batch_size \(=16\) at 4² must be a multiple of .* processes \(=3"):
+        data.batches(0, world=3)
+
+
+def made(folder, count, shade, size=8, classes=("a", "b")):
+    """Shards of single-coloured images, in classes of which the first has three quarters."""
+    for number in range(count):
+        name = classes[number % 4 == 0]
+        (folder / "source" / name).mkdir(parents=True, exist_ok=True)
+        Image.new("L", (size, size), shade).save(folder / "source" / name / f"{number:04d}.png")
+    options = {"resolutions": [size], "samples_per_shard": 20, "workers": 1}
+    build(open_source(str(folder / "source"), 1), Storage(folder / "shards"), **options)
+    return str(folder / "shards")
+
+
+def test_sets_of_shards_are_mixed_by_their_weights(tmp_path):
+    urls = {made(tmp_path / "x", 100, 10): 3.0, made(tmp_path / "y", 40, 200): 1.0}
+    data = ShardDataModule(urls, Constant(8, 8, 4.096))
+    shades = Counter(int(image[0, 0, 0]) for batch in data.batches(0) for image in batch["images"])
+    assert shades == {10: 3072, 200: 1024}
+    assert data.shards.class_counts == [75 + 30, 25 + 10]
+    assert data.shards.hash not in [manifest.hash for manifest in data.shards.manifests]
+
+
+def test_sets_of_other_classes_are_not_mixed(tmp_path):
+    urls = {made(tmp_path / "x", 40, 10): 1.0, made(tmp_path / "y", 40, 10, classes=("a", "c")): 1.0}
+    with pytest.raises(ValueError, match="must have the same classes"):
+        ShardDataModule(urls, Constant(8, 8, 1))
+
+
+def test_a_balanced_order_shows_every_class_equally_often(tmp_path):
+    url = made(tmp_path, 100, 10)
+    data = ShardDataModule(url, Constant(8, 10, 1), order="balanced")
+    assert Counter(torch.cat([batch["labels"] for batch in data.batches(0)]).tolist()) == {0: 500, 1: 500}
+    unlabelled = tmp_path / "unlabelled"
+    build(open_source(str(tmp_path / "source"), 1, unlabelled=True), Storage(unlabelled), resolutions=[8], workers=1)
+    with pytest.raises(ValueError, match=r"'balanced'.*with classes"):
+        ShardDataModule(str(unlabelled), Constant(8, 10, 1), order="balanced")
+
+
+def damage(url, shard, sample, resolution=8):
+    """Changes a byte of a sample's image."""
+    storage = Storage(url)
+    info = Manifest.load(storage).shards[resolution][shard]
+    data = ShardDataModule(url, Constant(resolution, 8, 1))
+    content = bytearray(storage.read(info.key))
+    content[int(data.reader._index(resolution, shard).offsets[sample]) + 20] ^= 1
+    storage.write(info.key, bytes(content))
+    return info.key
+
+
+def test_damaged_samples_within_the_budget_are_replaced_told_and_counted(tmp_path, caplog):
+    url = made(tmp_path, 100, 10)
+    key = damage(url, 1, 3)
+    schedule = Constant(8, 8, 0.4)
+    with pytest.raises(TooManyFaultsError, match=f"{key}: sample .* at byte .*checksum.*1 of 100 samples are damaged"):
+        list(ShardDataModule(url, schedule).batches(0))
+    caplog.set_level(logging.WARNING)
+    kept = [ShardDataModule(url, schedule, max_bad_samples=0.01, decoded_mib=mib) for mib in (0, 1, 0)]
+    first, second = (list(data.batches(0)) for data in kept[:2])
+    assert all(torch.equal(a["images"], b["images"]) for a, b in zip(first, second, strict=True))
+    assert len([record for record in caplog.records if key in record.message]) == 2  # one each
+    assert kept[0].faults.state() == {"shards": [], "samples": [(1, 3)]}
+    assert kept[0].batches(0).counts["substitutions"] == 4  # four epochs
+    kept[2].faults.load(kept[0].faults.state())  # as a resumed training does
+    resumed = list(kept[2].batches(first[20]["first"]))
+    assert all(torch.equal(a["images"], b["images"]) for a, b in zip(resumed, first[20:], strict=True))
+
+
+def test_a_damaged_shard_is_set_aside_only_if_it_is_one_of_many(tmp_path):
+    url = made(tmp_path, 100, 10)
+    info = Manifest.load(url).shards[8][2]
+    storage = Storage(url)
+    storage.write(info.key, storage.read(info.key)[:-600])
+    with pytest.raises(TooManyFaultsError, match=f"{info.key} has .* bytes.*20.00% of the samples"):
+        list(ShardDataModule(url, Constant(8, 8, 0.4)).batches(0))
+
+
+def test_images_of_any_size_are_cropped_and_resized_as_a_build_would(tmp_path):
+    from webdataset import TarWriter  # noqa: PLC0415
+
+    from bigtrain.cli.main import main as bigtrain  # noqa: PLC0415
+
+    generator = np.random.default_rng(0)
+    pictures = [generator.integers(0, 256, (9 + n, 20, 3), dtype=np.uint8) for n in range(24)]
+    with TarWriter(str(tmp_path / "foreign-0000.tar")) as writer:
+        for n, picture in enumerate(pictures):
+            writer.write({"__key__": f"{n:04d}", "png": Image.fromarray(picture), "cls": n % 2})
+    assert bigtrain(["shards", "index", str(tmp_path / "foreign-0000.tar"), "--to", str(tmp_path / "index")]) == 0
+    data = ShardDataModule(str(tmp_path / "index"), Constant(8, 8, 0.024))
+    expected = {np.asarray(prepare(Image.fromarray(picture), [8], 3)[8]).tobytes() for picture in pictures}
+    found = {np.ascontiguousarray(i.permute(1, 2, 0)).tobytes() for b in data.batches(0) for i in b["images"]}
+    assert found == expected
