@@ -36,7 +36,8 @@ class ShardDataModule(LightningDataModule):
         decode_threads: that read and decode.
         batches_ahead: steps that are read before they are asked for.
         decoded_mib: if all samples of a resolution fit into so much memory, each is decoded once; 0 for never.
-        lanes: places all over the data from which a batch draws (see `Order`).
+        lanes: places all over the data from which a batch draws (see `Order`); a multiple of the number of processes
+            lets each read shards of its own (tests/benchmarks/simulate_ranks.py).
         cache_gib: bound of this node's cache of shards from an object store; 0 to read samples by ranges always.
         cache_folder: of that cache; null for a folder of this user among the temporary files.
         prefetch_gib: of shards that are needed next are fetched ahead into the cache.

@@ -55,6 +55,7 @@ def check(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     elif verb == "shards":
         monkeypatch.setattr(shards, "_build", parsed)
         monkeypatch.setattr(shards, "_verify", parsed)
+        monkeypatch.setattr(shards, "_index", parsed)
         with pytest.raises(ParsedError):
             shards.run(rest)
     elif verb == "fit":
