@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lightning import LightningDataModule
 
-from bigtrain.data.balanced import BalancedOrder
 from bigtrain.data.batches import Batches
 from bigtrain.data.cache import ShardCache, default_folder
 from bigtrain.data.faults import Faults
 from bigtrain.data.fetch import Fetcher
 from bigtrain.data.manifest import Manifest
-from bigtrain.data.mixed import MixedOrder
-from bigtrain.data.order import Order, SampleOrder
+from bigtrain.data.orders import Kind, make_order
 from bigtrain.data.prefetch import Prefetcher
 from bigtrain.data.reader import Reader
 from bigtrain.data.shard_set import ShardSet
 from bigtrain.schedules import Schedule
-from bigtrain.storage import Storage, StorageOptions
+from bigtrain.storage import Storage, StorageOptions, TransportError
+
+_log = logging.getLogger(__name__)
 
 
 class ShardDataModule(LightningDataModule):
@@ -53,7 +55,7 @@ class ShardDataModule(LightningDataModule):
         url: str | dict[str, float],
         schedule: Schedule,
         seed: int = 0,
-        order: Literal["shuffled", "balanced"] = "shuffled",
+        order: Kind = "shuffled",
         mirror: bool = False,
         storage: StorageOptions = StorageOptions(),  # noqa: B008 (it is frozen)
         decode_threads: int = 2,
@@ -75,7 +77,7 @@ class ShardDataModule(LightningDataModule):
                 raise ValueError(f"{name} (={bound}) must not be negative")
         weights = url if isinstance(url, dict) else {url: 1.0}
         storages = [Storage(one, storage) for one in weights]
-        self.shards = ShardSet([(one, Manifest.load(one)) for one in storages], storage)
+        self.shards = ShardSet([(one, _load(one)) for one in storages], storage)
         self.shards.check(schedule.resolutions)
         self.schedule, self.seed, self.mirror = schedule, seed, mirror
         self.decode_threads, self.batches_ahead = decode_threads, batches_ahead
@@ -86,16 +88,7 @@ class ShardDataModule(LightningDataModule):
             cache = ShardCache(Path(cache_folder) if cache_folder else default_folder(), int(cache_gib * 2**30))
         self.fetcher = Fetcher(self.shards, self.faults, cache)
         self.reader = Reader(self.shards, self.faults, self.fetcher, decoded_bytes=decoded_mib << 20)
-        self.order = self._make_order(order, list(weights.values()), lanes)
-
-    def _make_order(self, order: str, weights: list[float], lanes: int) -> SampleOrder:
-        if order == "balanced":
-            if len(weights) > 1 or not self.shards.num_classes:
-                raise ValueError("data.order (='balanced') needs one set of shards, with classes; use 'shuffled'")
-            count = len(self.shards.shard_samples)
-            return BalancedOrder([self.reader.labels(shard) for shard in range(count)], self.seed)
-        orders = [Order(manifest.shard_samples, self.seed, lanes) for manifest in self.shards.manifests]
-        return orders[0] if len(orders) == 1 else MixedOrder(orders, weights, self.seed)
+        self.order = make_order(order, self.reader, list(weights.values()), seed, lanes)
 
     def train_dataloader(self) -> Batches:
         """The batches from the game's clock on."""
@@ -122,3 +115,14 @@ class ShardDataModule(LightningDataModule):
             rank,
             world,
         )
+
+
+def _load(storage: Storage) -> Manifest:
+    """The manifest, with a word to the user if its store keeps him waiting."""
+    options = storage.options
+    quick = dataclasses.replace(options, retries=min(1, options.retries), retry_seconds=min(5, options.retry_seconds))
+    try:
+        return Manifest.load(Storage(storage.url, quick))
+    except TransportError as error:
+        _log.warning("%s (trying on, for up to %g s)", error, 2 * options.retry_seconds)
+        return Manifest.load(storage)

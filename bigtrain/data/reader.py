@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bigtrain.data.buffers import Buffers
 from bigtrain.data.decode import decode, decode_any_size
 from bigtrain.data.decoded import DecodedImages, Read
 from bigtrain.data.faults import Faults, Place
@@ -20,6 +22,20 @@ from bigtrain.data.manifest import NATIVE, ShardIndex
 from bigtrain.data.shard_set import ShardPlace, ShardSet
 
 ATTEMPTS = 3  # to read bytes that have their checksum
+
+
+class Stored(NamedTuple):
+    """A sample as it is stored."""
+
+    place: ShardPlace  # of its shard
+    key: str
+    extension: str  # of the image, `png`, `jpg` or `webp`
+    content: Bytes  # of the image
+    label: int | None  # class id; None where the data has no classes
+
+
+#: Takes a sample by its position among those that are wanted; ValueError if it is damaged.
+Take = Callable[[int, Stored], None]
 
 
 class Reader:
@@ -45,6 +61,7 @@ class Reader:
         self.faults = faults or Faults(shards.shard_samples, seed=0, max_sample_share=0, max_shards=0)
         self.fetcher = fetcher or Fetcher(shards, self.faults)
         self.decoded_bytes = decoded_bytes
+        self._buffers = Buffers()
         self._index = lru_cache(maxsize=open_shards)(self._load_index)
         self._decoded = lru_cache(maxsize=2)(self._make_decoded)  # as a growing network changes its resolution
 
@@ -62,20 +79,37 @@ class Reader:
             TooManyFaultsError: naming shard, key and offset, if more is damaged than may be.
             OSError: if the shards' store cannot be reached.
         """
-        places = self._sound(places, places if indices is None else indices)
+        sound = self._sound(places, indices)
         decoded = self._decoded(resolution)
-        if decoded is not None and (found := decoded.find(places)) is not None:
+        if decoded is not None and (found := decoded.find(sound)) is not None:
             return found
-        images = np.empty((len(places), resolution, resolution, self.shards.channels), dtype=np.uint8)
-        labels = np.zeros(len(places), dtype=np.int64)
-        missing: Sequence[int] = range(len(places))
-        while missing:
-            missing = self._read_into(images, labels, places, missing, resolution)
-            for position in missing:
-                places[position] = self._substitute(position if indices is None else indices[position])
+        images = self._buffers.empty((len(sound), resolution, resolution, self.shards.channels))
+        labels = np.zeros(len(sound), dtype=np.int64)
+
+        def take(position: int, sample: Stored) -> None:
+            if sample.place.resolution == NATIVE:
+                decode_any_size(sample.content, images[position])
+            else:
+                decode(sample.content, sample.extension, images[position])
+            labels[position] = sample.label or 0
+
+        self._give(sound, resolution, indices, take)
         if decoded is not None:
-            decoded.keep(places, images, labels)
+            decoded.keep(sound, images, labels)
         return images, labels
+
+    def contents(self, places: Sequence[Place], resolution: int, indices: Sequence[int] | None = None) -> list[Stored]:
+        """The samples at (shard, sample) places as they are stored; their checksums are right, if they have any.
+
+        Args:
+            places, resolution, indices: as `read`.
+
+        Raises:
+            TooManyFaultsError, OSError: as `read`.
+        """
+        found: dict[int, Stored] = {}
+        self._give(self._sound(places, indices), resolution, indices, found.__setitem__)
+        return [found[position] for position in range(len(places))]
 
     def all(self, resolution: int, size: int) -> Iterator[Read]:
         """Every sample once, as stored: images and labels in batches of `size`."""
@@ -92,49 +126,59 @@ class Reader:
         found = self._index((self.shards.resolutions or [NATIVE])[0], shard).labels
         return np.zeros(self.shards.shard_samples[shard], dtype=np.int64) if found is None else found
 
-    def _sound(self, places: Sequence[Place], indices: Sequence[object]) -> list[Place]:
+    def _sound(self, places: Sequence[Place], indices: Sequence[int] | None) -> list[Place]:
         """The places, with substitutes for those that are known to be damaged."""
         if not (self.faults.shards or self.faults.samples):
             return list(places)
         return [
-            self._substitute(g) if self.faults.has(place) else place for place, g in zip(places, indices, strict=True)
+            self._substitute(position, indices) if self.faults.has(place) else place
+            for position, place in enumerate(places)
         ]
 
-    def _substitute(self, g: object) -> Place:
-        assert isinstance(g, int), "without global indices nothing can be replaced, and the budget must be 0"
+    def _substitute(self, position: int, indices: Sequence[int] | None) -> Place:
+        assert indices is not None, "without global indices nothing can be replaced, and the budget must be 0"
         self.faults.count("substitutions")
-        return self.faults.substitute(g)
+        return self.faults.substitute(indices[position])
 
-    def _read_into(
-        self,
-        images: NDArray[np.uint8],
-        labels: NDArray[np.int64],
-        places: Sequence[Place],
-        positions: Sequence[int],
-        resolution: int,
-    ) -> list[int]:
-        """Reads the samples at those positions of a batch; returns the positions of damaged ones."""
+    def _give(self, places: list[Place], resolution: int, indices: Sequence[int] | None, take: Take) -> None:
+        """Hands every sample to `take`; damaged ones are replaced, in `places` too."""
+        missing: Sequence[int] = range(len(places))
+        while missing:
+            missing = self._give_sound(places, missing, resolution, take)
+            for position in missing:
+                places[position] = self._substitute(position, indices)
+
+    def _give_sound(self, places: list[Place], positions: Sequence[int], resolution: int, take: Take) -> list[int]:
+        """Hands the samples at those positions to `take`; returns the positions of damaged ones."""
         by_shard: dict[int, list[int]] = defaultdict(list)
         for position in positions:
             by_shard[places[position][0]].append(position)
         damaged: list[int] = []
         for shard, group in by_shard.items():
             samples = [places[position][1] for position in group]
-            place = self.shards.locate(resolution, shard)
             try:
-                index = self._index(resolution, shard)
-                contents = self._contents(index, resolution, shard, samples)
-                damaged += [
-                    position
-                    for position, sample, content in zip(group, samples, contents, strict=True)
-                    if not self._decode(index, place, (shard, sample), content, images[position])
-                ]
+                damaged += self._give_shard(shard, samples, group, resolution, take)
             except ShardError as error:
                 self.faults.add_shard(shard, error)
                 damaged += group
-                continue
-            if index.labels is not None:
-                labels[group] = index.labels[samples]
+        return damaged
+
+    def _give_shard(
+        self, shard: int, samples: list[int], positions: list[int], resolution: int, take: Take
+    ) -> list[int]:
+        """The same for samples of one shard; ShardError if it is damaged itself."""
+        place, index = self.shards.locate(resolution, shard), self._index(resolution, shard)
+        contents = self._contents(index, resolution, shard, samples)
+        labels = [None] * len(samples) if index.labels is None else index.labels[samples].tolist()
+        damaged: list[int] = []
+        for position, sample, content, label in zip(positions, samples, contents, labels, strict=True):
+            try:
+                if content is None:
+                    raise ValueError("its bytes do not have the checksum of the index")
+                take(position, Stored(place, index.keys[sample], index.extensions[sample], content, label))
+            except ValueError as error:
+                self._set_aside(index, place, (shard, sample), error)
+                damaged.append(position)
         return damaged
 
     def _contents(self, index: ShardIndex, resolution: int, shard: int, samples: list[int]) -> Sequence[Bytes | None]:
@@ -154,30 +198,18 @@ class Reader:
         check_unchanged(self.shards.locate(resolution, shard))
         return [content if ok else None for content, ok in zip(contents, right, strict=True)]
 
-    def _decode(
-        self, index: ShardIndex, place: ShardPlace, at: Place, content: Bytes | None, out: NDArray[np.uint8]
-    ) -> bool:
-        """Decodes a sample; if that cannot be, sets it aside."""
+    def _set_aside(self, index: ShardIndex, place: ShardPlace, at: Place, error: ValueError) -> None:
+        """Notes that a sample is damaged, and why."""
+        if index.crc32 is None:
+            check_unchanged(place)
         sample = at[1]
-        try:
-            if content is None:
-                raise ValueError("its bytes do not have the checksum of the index")
-            if place.resolution == NATIVE:
-                decode_any_size(content, out)
-            else:
-                decode(content, index.extensions[sample], out)
-        except ValueError as error:
-            if index.crc32 is None:
-                check_unchanged(place)
-            self.faults.add_sample(
-                at,
-                ValueError(
-                    f"{place.name}: sample {index.keys[sample]!r} at byte {index.offsets[sample]} is damaged "
-                    f"({error}); run `bigtrain shards verify {self.shards.url}`"
-                ),
-            )
-            return False
-        return True
+        self.faults.add_sample(
+            at,
+            ValueError(
+                f"{place.name}: sample {index.keys[sample]!r} at byte {index.offsets[sample]} is damaged "
+                f"({error}); run `bigtrain shards verify {self.shards.url}`"
+            ),
+        )
 
     def _load_index(self, resolution: int, shard: int) -> ShardIndex:
         place = self.shards.locate(resolution, shard)

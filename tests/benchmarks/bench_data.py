@@ -34,7 +34,7 @@ from bigtrain.schedules import Constant
 from bigtrain.storage import Storage
 from tests.services.s3 import S3Server
 
-IMAGES, SIZE, BATCH, ROUNDS, PASSES = 4096, 128, 64, 5, 2
+IMAGES, SIZE, BATCH, ROUNDS, PASSES = 4096, 128, 64, 7, 8
 CORES = os.cpu_count() or 1
 
 
