@@ -77,7 +77,7 @@ class ShardDataModule(LightningDataModule):
                 raise ValueError(f"{name} (={bound}) must not be negative")
         weights = url if isinstance(url, dict) else {url: 1.0}
         storages = [Storage(one, storage) for one in weights]
-        self.shards = ShardSet([(one, _load(one)) for one in storages], storage)
+        self.shards = ShardSet([(one, _load(one)) for one in storages], storage, list(weights.values()))
         self.shards.check(schedule.resolutions)
         self.schedule, self.seed, self.mirror = schedule, seed, mirror
         self.decode_threads, self.batches_ahead = decode_threads, batches_ahead

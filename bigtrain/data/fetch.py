@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 
@@ -14,7 +16,7 @@ from bigtrain.data.cache import CacheFullError, ShardCache
 from bigtrain.data.faults import Faults
 from bigtrain.data.files import InFile, InMemory, Readable, ShardError
 from bigtrain.data.shard_set import ShardPlace, ShardSet
-from bigtrain.storage import ChangedError, TruncatedError
+from bigtrain.storage import ChangedError, Storage, TruncatedError
 
 RANGE = 8 << 20  # bytes of one request when a whole shard is fetched
 #: What tells of a shard that is another, rather than of a store that fails.
@@ -44,6 +46,7 @@ class Fetcher:
         self.shards, self.faults, self.cache = shards, faults, cache
         self._open: OrderedDict[str, Readable] = OrderedDict()
         self._in_memory: OrderedDict[str, InMemory] = OrderedDict()
+        self._hasty = lru_cache(maxsize=None)(_hasty)
         self._limits, self._lock = (open_files, memory_bytes), Lock()
         self._unchanged: set[str] = set()  # so far as was asked
 
@@ -80,12 +83,14 @@ class Fetcher:
             return
         name, size = _name(place), place.info.bytes
         try:
-            file: Readable = self.cache.fetch(name, size, place.info.sha256, lambda fd: _download(place, fd))
+            hasty = place._replace(storage=self._hasty(place.storage))
+            file: Readable = self.cache.fetch(name, size, place.info.sha256, lambda fd: _download(hasty, fd))
         except CacheFullError:
             file = self._keep_in_memory(name, place)
         except NOT_THE_SHARD as error:
             raise ShardError(str(error)) from error
         self.faults.count("fetched")
+        self.faults.count("fetched_bytes", size)
         self._keep(name, file)
 
     def drop(self, resolution: int, shard: int) -> None:
@@ -142,6 +147,13 @@ class Fetcher:
             check_unchanged(place)  # if it is what it was, the answer was cut and not the shard
             self.faults.count("read_again", len(offsets))
             return place.storage.read_ranges(place.key, list(offsets), list(sizes))
+
+
+def _hasty(storage: Storage) -> Storage:
+    """The same store with little patience: nobody waits for what is fetched ahead, and it must not hold up an exit."""
+    options = storage.options
+    quick = dataclasses.replace(options, retries=min(2, options.retries), retry_seconds=min(10, options.retry_seconds))
+    return Storage(storage.url, quick)
 
 
 def check_unchanged(place: ShardPlace) -> None:

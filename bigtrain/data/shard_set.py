@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -36,15 +37,21 @@ class ShardSet:
     Args:
         parts: the storage and the manifest of each.
         options: of storages that a manifest names by full URLs.
+        weights: by which the sets are mixed, if they are.
 
     Raises:
         ValueError: if the sets differ in their channels or classes, or have no resolution in common.
     """
 
-    def __init__(self, parts: Sequence[tuple[Storage, Manifest]], options: StorageOptions | None = None) -> None:
+    def __init__(
+        self,
+        parts: Sequence[tuple[Storage, Manifest]],
+        options: StorageOptions | None = None,
+        weights: Sequence[float] = (),
+    ) -> None:
         self.storages = [storage for storage, _ in parts]
         self.manifests = [manifest for _, manifest in parts]
-        self._options = options
+        self._options, self._weights = options, list(weights)
         first = self.manifests[0]
         for storage, manifest in parts[1:]:
             for name in ("channels", "classes"):
@@ -102,9 +109,11 @@ class ShardSet:
 
     @property
     def hash(self) -> str:
-        """SHA-256 of what decides the data."""
+        """SHA-256 of what decides the data: the manifests and the weights of a mixture."""
         hashes = [manifest.hash for manifest in self.manifests]
-        return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+        if len(hashes) == 1:
+            return hashes[0]
+        return hashlib.sha256(json.dumps([hashes, self._weights]).encode()).hexdigest()
 
     def locate(self, resolution: int, shard: int) -> ShardPlace:
         """Where a shard's images of that resolution lie."""
