@@ -40,6 +40,7 @@ class Checkpointing(Periodic):
         self.checkpoints, self.facts, self.snapshots, self.card, self.stop = checkpoints, facts, snapshots, card, stop
 
     def on_train_start(self, trainer: Trainer, game: Game) -> None:  # type: ignore[override]
+        self._saved = game.clock.images_seen
         self.stop.arm()  # Lightning's own handler of SIGTERM would end the loop without a checkpoint
 
     def on_train_batch_end(self, trainer: Trainer, game: Game, outputs: Any, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
@@ -49,6 +50,11 @@ class Checkpointing(Periodic):
         self.act(trainer, game)  # type: ignore[arg-type]
         trainer.should_stop = True
 
+    def on_train_end(self, trainer: Trainer, game: Game) -> None:  # type: ignore[override]
+        if self.stop.signal is not None and self._saved != game.clock.images_seen:  # asked while it waited for data
+            self.act(trainer, game)  # type: ignore[arg-type]
+
     def act(self, trainer: Trainer, game: AdversarialGame) -> None:  # type: ignore[override]
         save_snapshot(self.snapshots, game.average, self.card(game))
         self.checkpoints.save(game.clock.images_seen, game.training_state(), self.facts())
+        self._saved = game.clock.images_seen

@@ -49,6 +49,7 @@ class Training:
         _check_fit(self.game, self.data)
         self.checkpoints = Checkpoints(folder.storage("checkpoints"), built.cadences.keep_checkpoints)
         self.stop = StopRequest()
+        self.data.stopping = lambda: self.stop.signal is not None
 
     @property
     def finished(self) -> bool:
@@ -66,7 +67,7 @@ class Training:
                 f"was trained on (another manifest): give these, or another --run folder to begin anew"
             )
         self.game.load_training_state(checkpoint.tensors, checkpoint.images_seen)
-        self.data.faults.load(checkpoint.facts["quarantine"])
+        self.data.faults.load(checkpoint.facts.get("quarantine", {"shards": [], "samples": []}))
         self.folder.go_back(checkpoint.images_seen)
         _say(f"resuming {self.folder.path} at {self.game.clock.kimg:g} kimg")
 

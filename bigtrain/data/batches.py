@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import numpy as np
@@ -72,6 +72,8 @@ class Batches:
         self.prefetcher, self.rank, self.world = prefetcher, rank, world
         #: How long the trainer has waited for batches so far.
         self.seconds_waited = 0.0
+        #: Asked while a batch is late: whether to end without it.
+        self.stopping: Callable[[], bool] = lambda: False
 
     @property
     def counts(self) -> dict[str, int]:
@@ -88,19 +90,24 @@ class Batches:
                     self.prefetcher.advance(moment.images_seen)
                 pending.append(pool.submit(self.batch, moment))
                 if len(pending) > self.ahead:
-                    yield self._wait(pending.popleft())
-            while pending:
-                yield self._wait(pending.popleft())
+                    if not self._wait(pending[0]):
+                        return
+                    yield pending.popleft().result()
+            while pending and self._wait(pending[0]):
+                yield pending.popleft().result()
         finally:
             if self.prefetcher is not None:
                 self.prefetcher.close()
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _wait(self, future: Future[Batch]) -> Batch:
+    def _wait(self, future: Future[Batch]) -> bool:
+        """Until a batch is there; False if the training is to stop before it is."""
         begun = time.perf_counter()
-        batch = future.result()
+        while not wait([future], timeout=0.5).done:
+            if self.stopping():
+                return False
         self.seconds_waited += time.perf_counter() - begun
-        return batch
+        return True
 
     def batch(self, moment: Moment) -> Batch:
         """This rank's part of the batch of the step that begins at that moment."""

@@ -34,7 +34,7 @@ class ShardCache:
     readable for him.
 
     Args:
-        folder: is made if needed; it must belong to this user.
+        folder: is made if needed; it must belong to this user. The shards lie in a folder of their own in it.
         max_bytes: the sum of all shards, beyond which those that were not used for longest are removed.
 
     Raises:
@@ -45,8 +45,8 @@ class ShardCache:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if folder.stat().st_uid != os.getuid():
             raise ValueError(f"data.cache_folder (={str(folder)!r}) belongs to another user; name one of your own")
-        self.folder, self.max_bytes = folder, max_bytes
-        (folder / "locks").mkdir(exist_ok=True)
+        self.folder, self.max_bytes = folder / "bigtrain-shards", max_bytes
+        (self.folder / "locks").mkdir(parents=True, exist_ok=True)
 
     def find(self, name: str, size: int) -> InFile | None:
         """The shard of that name, if it is there."""
@@ -84,10 +84,6 @@ class ShardCache:
                     if sha256 is not None:
                         _check(file.fileno(), name, sha256)
                 part.rename(self.folder / name)
-            except OSError as error:
-                if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                    raise CacheFullError(f"the disk of {self.folder} is full") from error
-                raise
             finally:
                 part.unlink(missing_ok=True)
             return InFile(self.folder / name, size)
@@ -97,20 +93,19 @@ class ShardCache:
 
     def _reserve(self, part: Path, size: int) -> None:
         """Makes room, and takes it: others count the file in its full length from now on."""
+        part.unlink(missing_ok=True)  # of a process that died
         with self._locked("all"):
             files = sorted(self._files(), key=lambda item: item[1].st_mtime_ns)
             used = sum(status.st_size for _, status in files)
             for path, status in files:
-                if used + size <= self.max_bytes:
-                    break
+                if used + size <= self.max_bytes and _allocate(part, size):
+                    return
                 if path.suffix == ".part" and not self._orphan(path):
                     continue  # somebody writes it
                 path.unlink(missing_ok=True)
                 used -= status.st_size
-            if used + size > self.max_bytes:
-                raise CacheFullError(f"a shard of {size} bytes has no room in {self.max_bytes} of {self.folder}")
-            with part.open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, size)
+            if used + size > self.max_bytes or not _allocate(part, size):
+                raise CacheFullError(f"a shard of {size} bytes has no room in {self.folder}, or on its disk")
 
     def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
         for path in self.folder.iterdir():
@@ -133,6 +128,22 @@ class ShardCache:
         with (self.folder / "locks" / name).open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def _allocate(part: Path, size: int) -> bool:
+    """Makes a file of that size; False if the disk has no room for it."""
+    try:
+        with part.open("wb") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:  # macOS: what the disk lacks is noticed when it is written
+                file.truncate(size)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return False
+        raise
+    return True
 
 
 def _check(descriptor: int, name: str, sha256: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -80,12 +81,16 @@ class ShardDataModule(LightningDataModule):
         self.shards = ShardSet([(one, _load(one)) for one in storages], storage, list(weights.values()))
         self.shards.check(schedule.resolutions)
         self.schedule, self.seed, self.mirror = schedule, seed, mirror
+        #: Asked while a batch is late: whether the training is to end without it.
+        self.stopping: Callable[[], bool] = lambda: False
         self.decode_threads, self.batches_ahead = decode_threads, batches_ahead
         self.faults = Faults(self.shards.shard_samples, seed, max_bad_samples, max_bad_shards)
         self.prefetch_bytes = int(prefetch_gib * 2**30)
         cache = None
-        if cache_gib and not all(one.is_local for one in storages):
-            cache = ShardCache(Path(cache_folder) if cache_folder else default_folder(), int(cache_gib * 2**30))
+        if cache_gib and not self.shards.is_local:
+            cache = ShardCache(
+                Path(cache_folder).expanduser() if cache_folder else default_folder(), int(cache_gib * 2**30)
+            )
         self.fetcher = Fetcher(self.shards, self.faults, cache)
         self.reader = Reader(self.shards, self.faults, self.fetcher, decoded_bytes=decoded_mib << 20)
         self.order = make_order(order, self.reader, list(weights.values()), seed, lanes)
@@ -94,7 +99,9 @@ class ShardDataModule(LightningDataModule):
         """The batches from the game's clock on."""
         assert self.trainer is not None
         game: Any = self.trainer.lightning_module  # (the data does not know the games)
-        return self.batches(game.clock.images_seen)
+        batches = self.batches(game.clock.images_seen)
+        batches.stopping = self.stopping
+        return batches
 
     def batches(self, images_seen: int, rank: int = 0, world: int = 1) -> Batches:
         """The batches from that moment on; of several processes, the part of one."""

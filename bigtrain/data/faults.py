@@ -8,7 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, NoReturn
 
 from bigtrain import randomness
 
@@ -49,9 +49,22 @@ class Faults:
         #: What happened so far, by kind.
         self.counts: Counter[str] = Counter()
         self._lock = threading.Lock()
+        self._fatal: TooManyFaultsError | None = None
+
+    def is_clean(self) -> bool:
+        """Whether nothing is known to be damaged. Raises as `has`."""
+        if self._fatal is not None:
+            raise self._fatal
+        return not (self.shards or self.samples)
 
     def has(self, place: Place) -> bool:
-        """Whether that sample is known to be damaged."""
+        """Whether that sample is known to be damaged.
+
+        Raises:
+            TooManyFaultsError: if the budget was exceeded before: nothing is read any more.
+        """
+        if self._fatal is not None:
+            raise self._fatal
         return place[0] in self.shards or place in self.samples
 
     def add_shard(self, shard: int, error: Exception) -> None:
@@ -61,16 +74,17 @@ class Faults:
             TooManyFaultsError: if that is beyond the budget.
         """
         with self._lock:
+            self.is_clean()  # or it has ended
             if shard in self.shards:
                 return
+            share, count = self._sizes[shard] / self._ends[-1], len(self.shards) + 1
+            if count > self.max_shards or share > 0.01:
+                self._end(
+                    f"{error}; with it {count} of {len(self._sizes)} shards are damaged, this one has {share:.2%} of "
+                    f"the samples (at most {self.max_shards} may be, of at most 1 % each: data.max_bad_shards)",
+                    error,
+                )
             self.shards.add(shard)
-        share = self._sizes[shard] / self._ends[-1]
-        if len(self.shards) > self.max_shards or share > 0.01:
-            raise TooManyFaultsError(
-                f"{error}; with it {len(self.shards)} of {len(self._sizes)} shards are damaged, this one has "
-                f"{share:.2%} of the samples (at most {self.max_shards} may be, of at most 1 % each: "
-                "data.max_bad_shards). Mend the data, or look for more with `bigtrain shards verify`"
-            ) from error
         _log.warning("shard set aside, others take the place of its %d samples: %s", self._sizes[shard], error)
 
     def add_sample(self, place: Place, error: Exception) -> None:
@@ -80,17 +94,23 @@ class Faults:
             TooManyFaultsError: if that is beyond the budget.
         """
         with self._lock:
-            if place in self.samples:
+            if self.has(place):
                 return
+            allowed, count = int(self.max_sample_share * self._ends[-1]), len(self.samples) + 1
+            if count > allowed:
+                self._end(
+                    f"{error}; with it {count} of {self._ends[-1]} samples are damaged, at most {allowed} may be "
+                    f"(data.max_bad_samples = {self.max_sample_share:g})",
+                    error,
+                )
             self.samples.add(place)
-        allowed = int(self.max_sample_share * self._ends[-1])
-        if len(self.samples) > allowed:
-            raise TooManyFaultsError(
-                f"{error}; with it {len(self.samples)} of {self._ends[-1]} samples are damaged, at most {allowed} may "
-                f"be (data.max_bad_samples = {self.max_sample_share:g}). Mend the data, or look for more with "
-                "`bigtrain shards verify`"
-            ) from error
         _log.warning("sample set aside, another takes its place: %s", error)
+
+    def _end(self, text: str, error: Exception) -> NoReturn:
+        """What is beyond the budget is not noted: a checkpoint of another thread must not let it pass."""
+        remedy = "Mend the data, or look for more with `bigtrain shards verify`"
+        self._fatal = TooManyFaultsError(f"{text}. {remedy}")
+        raise self._fatal from error
 
     def substitute(self, g: int) -> Place:
         """A sound sample (as far as is known) in the place of a damaged one at global index g."""
@@ -113,6 +133,8 @@ class Faults:
             return {"shards": sorted(self.shards), "samples": sorted(self.samples)}
 
     def load(self, state: dict[str, Any]) -> None:
-        """The reverse of `state`."""
+        """The reverse of `state`: what was set aside stays so, also if it was mended meanwhile."""
         self.shards = set(state["shards"])
         self.samples = {(shard, sample) for shard, sample in state["samples"]}
+        if self.shards or self.samples:
+            _log.warning("set aside as damaged before: %d shards, %d samples", len(self.shards), len(self.samples))

@@ -119,6 +119,8 @@ class Fetcher:
     def _keep(self, name: str, file: Readable) -> Readable:
         if isinstance(file, InFile):
             with self._lock:
+                for old in [key for key, kept in self._open.items() if isinstance(kept, InFile) and kept.removed]:
+                    del self._open[old]  # the cache needed its room
                 self._open[name] = file
                 while len(self._open) > self._limits[0]:
                     self._open.popitem(last=False)
@@ -126,9 +128,13 @@ class Fetcher:
 
     def _keep_in_memory(self, name: str, place: ShardPlace) -> Readable:
         """What the disk has no room for; the oldest of it goes."""
-        file = InMemory(place.storage.read(place.key))
-        if len(file.content) != place.info.bytes:
-            raise ShardError(f"{place.name} has {len(file.content)} bytes, and {place.info.bytes} by the manifest")
+        size, sha256 = place.info.bytes, place.info.sha256
+        if size > self._limits[1]:
+            raise CacheFullError(f"{place.name} of {size} bytes has no room on the cache's disk, nor in memory")
+        content = place.storage.read(place.key, if_match=None if sha256 else place.info.etag)
+        if len(content) != size or (sha256 and hashlib.sha256(content).hexdigest() != sha256):
+            raise ShardError(f"{place.name} does not have the length and checksum of the manifest")
+        file = InMemory(content)
         with self._lock:
             self._in_memory[name] = file
             while sum(len(kept.content) for kept in self._in_memory.values()) > self._limits[1]:
@@ -137,7 +143,7 @@ class Fetcher:
 
     def _ranges(self, place: ShardPlace, offsets: Sequence[int], sizes: Sequence[int]) -> Sequence[Bytes]:
         name = _name(place)
-        if place.info.sha256 is None and name not in self._unchanged:  # nothing else would tell of another shard
+        if name not in self._unchanged:  # before the first use, so that a shard is set aside from the beginning or not
             check_unchanged(place)
             with self._lock:
                 self._unchanged.add(name)
@@ -167,7 +173,7 @@ def check_unchanged(place: ShardPlace) -> None:
     except FileNotFoundError as error:
         raise ShardError(str(error)) from error
     info = place.info
-    if size != info.bytes or (info.etag and etag and etag != info.etag):
+    if size != info.bytes or (info.sha256 is None and info.etag and etag and etag != info.etag):
         raise ShardError(f"{place.name} was replaced after it was indexed ({size} bytes, {info.bytes} by the manifest)")
 
 
@@ -178,7 +184,7 @@ def _name(place: ShardPlace) -> str:
 
 def _download(place: ShardPlace, descriptor: int) -> None:
     """Writes a whole shard into a file, by parallel ranges."""
-    size, etag = place.info.bytes, place.info.etag
+    size, etag = place.info.bytes, None if place.info.sha256 else place.info.etag  # (a copy has another ETag)
 
     def part(start: int) -> None:
         content = place.storage.read_range(place.key, start, min(RANGE, size - start), if_match=etag)

@@ -41,6 +41,11 @@ class InFile(Readable):
             raise ShardError(f"{self.path} was cut short: it ends before byte {offset + size}")
         return content
 
+    @property
+    def removed(self) -> bool:
+        """Whether the file has no name any more: its bytes lie on the disk only because it is open."""
+        return os.fstat(self._descriptor).st_nlink == 0
+
     def __del__(self) -> None:
         if hasattr(self, "_descriptor"):
             os.close(self._descriptor)

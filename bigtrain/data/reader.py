@@ -128,7 +128,7 @@ class Reader:
 
     def _sound(self, places: Sequence[Place], indices: Sequence[int] | None) -> list[Place]:
         """The places, with substitutes for those that are known to be damaged."""
-        if not (self.faults.shards or self.faults.samples):
+        if self.faults.is_clean():
             return list(places)
         return [
             self._substitute(position, indices) if self.faults.has(place) else place
@@ -188,7 +188,12 @@ class Reader:
             if attempt:
                 self.faults.count("read_again")
                 self.fetcher.drop(resolution, shard)
-            contents = self.fetcher.contents(resolution, shard, offsets, sizes)
+            try:
+                contents = self.fetcher.contents(resolution, shard, offsets, sizes)
+            except ShardError:
+                if attempt == ATTEMPTS - 1:
+                    raise
+                continue
             if index.crc32 is None:
                 return contents
             sums = index.crc32[samples].tolist()
@@ -213,10 +218,13 @@ class Reader:
 
     def _load_index(self, resolution: int, shard: int) -> ShardIndex:
         place = self.shards.locate(resolution, shard)
-        try:
-            index = ShardIndex.from_json(self.shards.read_index(resolution, shard))
-        except (ValueError, FileNotFoundError) as error:
-            raise ShardError(f"the index of {place.name}: {error}") from error
+        for attempt in range(ATTEMPTS):
+            try:
+                index = ShardIndex.from_json(self.shards.read_index(resolution, shard))
+                break
+            except (ValueError, FileNotFoundError) as error:
+                if attempt == ATTEMPTS - 1:
+                    raise ShardError(f"the index of {place.name}: {error}") from error
         if len(index) != place.info.samples:
             raise ShardError(
                 f"the index of {place.name} lists {len(index)} samples, the manifest {place.info.samples}: "

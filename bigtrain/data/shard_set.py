@@ -49,6 +49,8 @@ class ShardSet:
         options: StorageOptions | None = None,
         weights: Sequence[float] = (),
     ) -> None:
+        if not parts:
+            raise ValueError("data.url (={}) must name at least one set of shards")
         self.storages = [storage for storage, _ in parts]
         self.manifests = [manifest for _, manifest in parts]
         self._options, self._weights = options, list(weights)
@@ -66,12 +68,20 @@ class ShardSet:
         self._owners = [
             (part, i) for part, manifest in enumerate(self.manifests) for i in range(len(manifest.shard_samples))
         ]
-        self._storage = lru_cache(maxsize=None)(self._make_storage)
+        self._elsewhere: dict[str, Storage] = {}  # by folder
+        self.locate = lru_cache(maxsize=1 << 16)(self._locate)
 
     @classmethod
     def of(cls, storage: Storage, manifest: Manifest) -> ShardSet:
         """One set of shards."""
         return cls([(storage, manifest)])
+
+    @property
+    def is_local(self) -> bool:
+        """Whether all shards are on this machine."""
+        return all(storage.is_local for storage in self.storages) and not any(
+            "://" in info.key for manifest in self.manifests for group in manifest.shards.values() for info in group
+        )
 
     @property
     def url(self) -> str:
@@ -115,18 +125,18 @@ class ShardSet:
             return hashes[0]
         return hashlib.sha256(json.dumps([hashes, self._weights]).encode()).hexdigest()
 
-    def locate(self, resolution: int, shard: int) -> ShardPlace:
+    def _locate(self, resolution: int, shard: int) -> ShardPlace:
         """Where a shard's images of that resolution lie."""
         part, local = self._owners[shard]
         storage, manifest = self.storages[part], self.manifests[part]
         stored = manifest.stored(resolution)
         info = manifest.shards[stored][local]
-        return ShardPlace(*locate(storage, info, self._storage), info, stored)
+        return ShardPlace(*locate(storage, info, self._open), info, stored)
 
     @property
     def requests(self) -> dict[str, int]:
         """Reads of the object stores so far: how many, of how many bytes, and how many were made afresh."""
-        counts = [storage.counts for storage in self.storages if not storage.is_local]
+        counts = [one.counts for one in (*self.storages, *self._elsewhere.values()) if not one.is_local]
         names = ("reads", "bytes_read", "retries") if counts else ()
         return {name: sum(getattr(one, name) for one in counts) for name in names}
 
@@ -136,5 +146,7 @@ class ShardSet:
         manifest = self.manifests[part]
         return self.storages[part].read(manifest.shards[manifest.stored(resolution)][local].index)
 
-    def _make_storage(self, folder: str) -> Storage:
-        return Storage(folder, self._options)
+    def _open(self, folder: str) -> Storage:
+        if folder not in self._elsewhere:
+            self._elsewhere[folder] = Storage(folder, self._options)
+        return self._elsewhere[folder]

@@ -130,8 +130,8 @@ class OrderedSamples(IterableDataset[Sample]):
         shards.check([self.resolution])
         faults = Faults(shards.shard_samples, self.seed, self.max_bad_samples, self.max_bad_shards)
         cache = None
-        if self.cache_bytes and not all(storage.is_local for storage in storages):
-            folder = Path(self.cache_folder) if self.cache_folder else default_folder()
+        if self.cache_bytes and not shards.is_local:
+            folder = Path(self.cache_folder).expanduser() if self.cache_folder else default_folder()
             cache = ShardCache(folder, self.cache_bytes)
         return Reader(shards, faults, Fetcher(shards, faults, cache))
 

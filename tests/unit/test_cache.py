@@ -39,7 +39,7 @@ def test_a_shard_is_downloaded_once_and_found_by_others(cache):
     for _ in range(3):
         assert cache.fetch("a", 1000, SHA, writes(SHARD, log)).read(10, 20) == SHARD[10:30]
     assert len(log) == 1
-    assert ShardCache(cache.folder, 3500).find("a", 1000).read(0, 1000) == SHARD
+    assert ShardCache(cache.folder.parent, 3500).find("a", 1000).read(0, 1000) == SHARD
     assert cache.find("b", 1000) is None
 
 
@@ -77,7 +77,7 @@ def test_what_has_no_room_is_an_error_of_its_own(cache, monkeypatch):
         raise OSError(errno.ENOSPC, "no space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(CacheFullError, match="full"):
+    with pytest.raises(CacheFullError, match="no room"):
         cache.fetch("a", 1000, SHA, writes(SHARD))
     assert shards_in(cache) == []
 
@@ -126,7 +126,7 @@ def _fetch_in_process(folder, log):
 
 def test_processes_download_a_shard_once(cache, tmp_path):
     context = multiprocessing.get_context("spawn")
-    work = [context.Process(target=_fetch_in_process, args=(cache.folder, tmp_path / "log")) for _ in range(2)]
+    work = [context.Process(target=_fetch_in_process, args=(cache.folder.parent, tmp_path / "log")) for _ in range(2)]
     for process in work:
         process.start()
     for process in work:
@@ -143,3 +143,28 @@ def test_a_file_that_is_cut_short_while_it_is_read_is_an_error(tmp_path):
         file.read(400, 200)
     with pytest.raises(ShardError, match="500 bytes, and 1000 by the manifest"):
         InFile(tmp_path / "shard", 1000)
+
+
+def test_files_of_others_in_the_folder_stay(tmp_path):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "thesis.tex").write_bytes(bytes(5000))
+    cache = ShardCache(tmp_path / "cache", 1500)
+    for name in "ab":
+        cache.fetch(name, 1000, SHA, writes(SHARD))
+    assert shards_in(cache) == ["b"]
+    assert (tmp_path / "cache" / "thesis.tex").stat().st_size == 5000
+
+
+def test_a_full_disk_makes_room_of_the_oldest(cache, monkeypatch):
+    cache.fetch("a", 1000, SHA, writes(SHARD))
+    os.utime(cache.folder / "a", (1000, 1000))
+    allocate = os.posix_fallocate
+
+    def full_beside(descriptor, start, size):
+        if "a" in shards_in(cache):
+            raise OSError(errno.ENOSPC, "no space left on device")
+        allocate(descriptor, start, size)
+
+    monkeypatch.setattr(os, "posix_fallocate", full_beside)
+    cache.fetch("b", 1000, SHA, writes(SHARD))
+    assert shards_in(cache) == ["b"]

@@ -2,6 +2,8 @@
 
 import itertools
 import logging
+import threading
+import time
 from collections import Counter
 
 import numpy as np
@@ -15,6 +17,7 @@ from bigtrain.data.datamodule import ShardDataModule
 from bigtrain.data.faults import TooManyFaultsError
 from bigtrain.data.images import prepare
 from bigtrain.data.manifest import Manifest
+from bigtrain.data.prefetch import Prefetcher
 from bigtrain.data.sources import open_source
 from bigtrain.data.writer import build
 from bigtrain.schedules import Constant, Progressive
@@ -145,3 +148,27 @@ def test_images_of_any_size_are_cropped_and_resized_as_a_build_would(tmp_path):
     expected = {np.asarray(prepare(Image.fromarray(picture), [8], 3)[8]).tobytes() for picture in pictures}
     found = {np.ascontiguousarray(i.permute(1, 2, 0)).tobytes() for b in data.batches(0) for i in b["images"]}
     assert found == expected
+
+
+def test_a_training_that_is_to_stop_does_not_wait_for_a_batch_that_does_not_come(data, monkeypatch):
+    batches = data.batches(0)
+    release = threading.Event()
+    monkeypatch.setattr(batches, "batch", lambda moment: release.wait(30))
+    batches.stopping = lambda: True
+    assert list(batches) == []
+    release.set()
+
+
+def test_plans_of_what_to_fetch_are_made_by_a_thread_and_seldom(tmp_path):
+    url = made(tmp_path, 200, 10)
+    data = ShardDataModule(url, Constant(8, 8, 40))
+    prefetcher = Prefetcher(data.fetcher, data.order, data.schedule, 1 << 20)
+    planned = []
+    prefetcher.wanted = lambda g: planned.append((g, threading.current_thread().name)) or []
+    for g in range(0, 20_000, 8):
+        prefetcher.advance(g)
+        if g % 1000 == 0:
+            time.sleep(0.01)
+    prefetcher.close()
+    assert 3 <= len(planned) <= 5
+    assert all(name.startswith("prefetch") for _, name in planned)

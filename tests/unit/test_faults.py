@@ -29,6 +29,11 @@ def test_beyond_the_budget_it_stops():
     faults.add_sample((0, 1), ValueError("x"))
     with pytest.raises(TooManyFaultsError, match=r"3 of 20000 samples are damaged, at most 2 .*data.max_bad_samples"):
         faults.add_sample((0, 2), ValueError("x"))
+    assert faults.state()["samples"] == [(0, 0), (0, 1)]  # a checkpoint must not let the third pass
+    for again in (faults.is_clean, lambda: faults.has((9, 9)), lambda: faults.add_shard(1, ValueError("y"))):
+        with pytest.raises(TooManyFaultsError, match="3 of 20000"):  # in other threads too
+            again()
+    faults = Faults(SIZES, 0, max_sample_share=1e-4, max_shards=1)
     faults.add_shard(1, ValueError("x"))
     with pytest.raises(TooManyFaultsError, match=r"2 of 200 shards are damaged.*data.max_bad_shards"):
         faults.add_shard(2, ValueError("x"))
