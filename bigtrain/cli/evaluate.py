@@ -79,6 +79,8 @@ def _scorer(options: argparse.Namespace, snapshot: Snapshot | None) -> Scorer:
     url = options.reference or (snapshot.card.config["data"]["url"] if snapshot else None)
     if url is None:
         raise ValueError("--reference URL is needed: the shards of real images to compare with")
+    if not isinstance(url, str):
+        raise ValueError(f"--reference URL is needed: the run was trained on a mixture, {', '.join(url)}; name one")
     storage = Storage(url)
     manifest = Manifest.load(storage)
     resolution = snapshot.generator.resolution if snapshot else max(manifest.resolutions, default=0)

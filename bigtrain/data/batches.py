@@ -27,6 +27,13 @@ def to_tensor(images: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
+def mirror(images: NDArray[np.uint8], chosen: NDArray[np.int64]) -> None:
+    """Flips the chosen ones of images [n, h, w, c] left to right, in place."""
+    pixels = images.view(np.dtype((np.void, images.shape[-1])))[..., 0]  # whole pixels: three times as fast as channels
+    for position in chosen:
+        pixels[position] = pixels[position, :, ::-1].copy()
+
+
 class Batches:
     """One batch for each step, which holds the images of all its discriminator turns, one after the other.
 
@@ -116,6 +123,5 @@ class Batches:
         places = [(shard, sample) for shard, sample in self.order.places(indices).tolist()]
         images, labels = self.reader.read(places, moment.resolution, indices)
         if self.mirror:
-            flipped = randomness.uniform(self.seed, "mirror", indices)[:, 0] < 0.5
-            images[flipped] = np.ascontiguousarray(images[flipped, :, ::-1])
+            mirror(images, np.flatnonzero(randomness.uniform(self.seed, "mirror", indices)[:, 0] < 0.5))
         return {"images": to_tensor(images), "labels": torch.from_numpy(labels), "first": first}

@@ -69,6 +69,10 @@ class Fetcher:
         except NOT_THE_SHARD as error:
             raise ShardError(str(error)) from error
 
+    def is_near(self, place: ShardPlace) -> bool:
+        """Whether no object store has to be asked for a shard."""
+        return place.storage.is_local or self._find(place) is not None
+
     def fetch(self, resolution: int, shard: int) -> None:
         """Brings a whole shard into the cache.
 

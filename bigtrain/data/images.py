@@ -21,6 +21,10 @@ _LARGEST_PNG = 64  # pixels, with `auto`
 EXACT_AREA = 2048
 
 
+# What Pillow warns of is checked here or does not matter; filters that change for a while would not be safe in threads.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
 class UnusableImageError(Exception):
     """An image that cannot become a sample: a reason of few words to count by, and what exactly is wrong."""
 
@@ -36,7 +40,10 @@ def open_image(content: bytes) -> Image.Image:
         UnusableImageError: if it is no image, or has so many pixels that it may be a decompression bomb.
     """
     with _unusable():
-        return Image.open(io.BytesIO(content), formats=_FORMATS)
+        image = Image.open(io.BytesIO(content), formats=_FORMATS)
+        if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
+            raise UnusableImageError("too many pixels", f"{image.width}x{image.height}, maybe a decompression bomb")
+        return image
 
 
 def prepare(image: Image.Image, resolutions: Sequence[int], channels: int) -> dict[int, Image.Image]:
@@ -94,20 +101,17 @@ def encode(image: Image.Image, encoding: Encoding, quality: int) -> tuple[str, b
 
 @contextlib.contextmanager
 def _unusable() -> Iterator[None]:
-    """All that Pillow raises about an image, and its warning of a decompression bomb, become `UnusableImageError`."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        try:
-            yield
-        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-            raise UnusableImageError("too many pixels", str(error)) from error
-        except UnidentifiedImageError as error:
-            raise UnusableImageError("unreadable", f"it is no image of {', '.join(_FORMATS)}") from error
-        except UnusableImageError:
-            raise
-        except Exception as error:  # whatever its many readers meet in a damaged file, from IndexError to struct.error
-            raise UnusableImageError("unreadable", f"{type(error).__name__}: {error}") from error
+    """All that Pillow raises about an image becomes `UnusableImageError`."""
+    try:
+        yield
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise UnusableImageError("too many pixels", str(error)) from error
+    except UnidentifiedImageError as error:
+        raise UnusableImageError("unreadable", f"it is no image of {', '.join(_FORMATS)}") from error
+    except UnusableImageError:
+        raise
+    except Exception as error:  # whatever its many readers meet in a damaged file, from IndexError to struct.error
+        raise UnusableImageError("unreadable", f"{type(error).__name__}: {error}") from error
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

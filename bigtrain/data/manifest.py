@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -175,7 +176,7 @@ class Manifest:
         """0 without classes."""
         return len(self.classes)
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """SHA-256 of what decides the data: everything but `source`, and but the ETags where there are checksums."""
         decisive = {name: value for name, value in asdict(self).items() if name != "source"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import islice
 from typing import NamedTuple
@@ -22,6 +23,7 @@ from bigtrain.data.manifest import NATIVE, ShardIndex
 from bigtrain.data.shard_set import ShardPlace, ShardSet
 
 ATTEMPTS = 3  # to read bytes that have their checksum
+REQUESTS = 16  # of an object store at the same time
 
 
 class Stored(NamedTuple):
@@ -62,6 +64,7 @@ class Reader:
         self.fetcher = fetcher or Fetcher(shards, self.faults)
         self.decoded_bytes = decoded_bytes
         self._buffers = Buffers()
+        self._requests = ThreadPoolExecutor(REQUESTS, thread_name_prefix="request")  # started when they are needed
         self._index = lru_cache(maxsize=open_shards)(self._load_index)
         self._decoded = lru_cache(maxsize=2)(self._make_decoded)  # as a growing network changes its resolution
 
@@ -153,22 +156,31 @@ class Reader:
         by_shard: dict[int, list[int]] = defaultdict(list)
         for position in positions:
             by_shard[places[position][0]].append(position)
+        samples = {shard: [places[position][1] for position in group] for shard, group in by_shard.items()}
+        far = [shard for shard in by_shard if not self.fetcher.is_near(self.shards.locate(resolution, shard))]
+        answers = {shard: self._requests.submit(self._contents, resolution, shard, samples[shard]) for shard in far}
         damaged: list[int] = []
         for shard, group in by_shard.items():
-            samples = [places[position][1] for position in group]
             try:
-                damaged += self._give_shard(shard, samples, group, resolution, take)
+                answer = answers.get(shard)
+                contents = answer.result() if answer else self._contents(resolution, shard, samples[shard])
+                damaged += self._give_shard(shard, samples[shard], contents, group, resolution, take)
             except ShardError as error:
                 self.faults.add_shard(shard, error)
                 damaged += group
         return damaged
 
     def _give_shard(
-        self, shard: int, samples: list[int], positions: list[int], resolution: int, take: Take
+        self,
+        shard: int,
+        samples: list[int],
+        contents: Sequence[Bytes | None],
+        positions: list[int],
+        resolution: int,
+        take: Take,
     ) -> list[int]:
         """The same for samples of one shard; ShardError if it is damaged itself."""
         place, index = self.shards.locate(resolution, shard), self._index(resolution, shard)
-        contents = self._contents(index, resolution, shard, samples)
         labels = [None] * len(samples) if index.labels is None else index.labels[samples].tolist()
         damaged: list[int] = []
         for position, sample, content, label in zip(positions, samples, contents, labels, strict=True):
@@ -181,8 +193,9 @@ class Reader:
                 damaged.append(position)
         return damaged
 
-    def _contents(self, index: ShardIndex, resolution: int, shard: int, samples: list[int]) -> Sequence[Bytes | None]:
+    def _contents(self, resolution: int, shard: int, samples: list[int]) -> Sequence[Bytes | None]:
         """The samples' bytes, read again while they do not have their checksums; None for those that never do."""
+        index = self._index(resolution, shard)
         offsets, sizes = index.offsets[samples].tolist(), index.sizes[samples].tolist()
         for attempt in range(ATTEMPTS):
             if attempt:

@@ -138,6 +138,8 @@ def _broken(text: str, number: int, place: Place) -> OSError | None:
     who = "".join(asked.groups()) if asked else place.endpoint or f"the store of {place.url}"
     if number in (408, 429, 500, 502, 503, 504):
         return TransportError(f"{place.name}: {who} answers {number}, however often it is asked")
+    if number:  # an answer to the request: the way to the server is in order
+        return None
     if "HTTP error" not in text and "HttpError" not in text:
         return None
     reason = next(reason for sign, reason in _REASONS if sign in text).format(timeout=place.timeout)
