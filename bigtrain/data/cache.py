@@ -8,14 +8,17 @@ import fcntl
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 from bigtrain.data.files import InFile, ShardError
 
 #: Writes a shard's bytes into an open file.
 Download = Callable[[int], None]
 _CHUNK = 1 << 20
+LOCK_SECONDS = 120.0  # longer than a shard takes; a process that was suspended must not hold up the others
 
 
 class CacheFullError(Exception):
@@ -116,18 +119,26 @@ class ShardCache:
     def _orphan(self, part: Path) -> bool:
         """Whether a process died while it wrote the file."""
         with (self.folder / "locks" / part.stem).open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
-        return True
+            return _try_lock(lock)
 
     @contextlib.contextmanager
     def _locked(self, name: str) -> Iterator[None]:
         """Held by one thread of one process on this node; given up by the system when the process dies."""
         with (self.folder / "locks" / name).open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            deadline = time.monotonic() + LOCK_SECONDS
+            while not _try_lock(lock):
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"another process has held {lock.name} for {LOCK_SECONDS:g} s")
+                time.sleep(0.05)
             yield
+
+
+def _try_lock(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _allocate(part: Path, size: int) -> bool:

@@ -151,12 +151,13 @@ class Fetcher:
             check_unchanged(place)
             with self._lock:
                 self._unchanged.add(name)
+        etag = None if place.info.sha256 else place.info.etag  # without checksums nothing else tells of a change
         try:
-            return place.storage.read_ranges(place.key, list(offsets), list(sizes))
+            return place.storage.read_ranges(place.key, list(offsets), list(sizes), if_match=etag)
         except TruncatedError:
             check_unchanged(place)  # if it is what it was, the answer was cut and not the shard
             self.faults.count("read_again", len(offsets))
-            return place.storage.read_ranges(place.key, list(offsets), list(sizes))
+            return place.storage.read_ranges(place.key, list(offsets), list(sizes), if_match=etag)
 
 
 def _hasty(storage: Storage) -> Storage:

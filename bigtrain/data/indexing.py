@@ -5,6 +5,7 @@ Either all shards are as they must be, or every problem is named and nothing is 
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -103,7 +104,8 @@ def index(
     with Spool() as spool, ThreadPoolExecutor(workers or _THREADS_PER_CPU * cpus()) as pool:
         scans = scan_shards(shards, rule, whole, spool, pool)
         warnings = _check_all(scans, spool, rule, names)
-        manifest = _manifest(storage, scans, names, channels, source)
+        infos = [_info(storage, number, scan, spool.read(number)) for number, scan in enumerate(scans)]
+        manifest = _manifest(infos, scans, names, channels, source)
         storage.delete([MANIFEST_KEY] if storage.exists(MANIFEST_KEY) else [])  # it would not fit the new indexes
         keys = [shard.index for shard in manifest.shards[NATIVE]]
         list(pool.map(lambda number, key: storage.write(key, spool.read(number)), range(len(keys)), keys))
@@ -205,7 +207,7 @@ def _tell(twice: Twice, scans: list[Scanned], spool: Spool) -> list[tuple[int, s
 
 
 def _manifest(
-    storage: Storage, scans: list[Scanned], names: list[str] | None, channels: int, source: dict[str, Any]
+    infos: list[ShardInfo], scans: list[Scanned], names: list[str] | None, channels: int, source: dict[str, Any]
 ) -> Manifest:
     if names is None:  # as many as the labels ask for
         largest = max((max(scan.labels[0]) for scan in scans if scan.labels), default=-1)
@@ -214,10 +216,9 @@ def _manifest(
     for scan in scans:
         for label, count in zip(*(scan.labels or ([], [])), strict=True):
             counts[label] += count
-    shards = {NATIVE: [_info(storage, number, scan) for number, scan in enumerate(scans)]}
-    return Manifest(MANIFEST_VERSION, names, channels, counts, shards, skipped={}, source=source)
+    return Manifest(MANIFEST_VERSION, names, channels, counts, {NATIVE: infos}, skipped={}, source=source)
 
 
-def _info(storage: Storage, number: int, scan: Scanned) -> ShardInfo:
-    key = relative_key(storage, scan.shard)
-    return ShardInfo(key, f"index/{number:06d}.index.json", scan.samples, scan.bytes, scan.sha256, scan.etag)
+def _info(storage: Storage, number: int, scan: Scanned, index: bytes) -> ShardInfo:
+    key, hashed = relative_key(storage, scan.shard), hashlib.sha256(index).hexdigest()
+    return ShardInfo(key, f"index/{number:06d}.index.json", scan.samples, scan.bytes, scan.sha256, scan.etag, hashed)

@@ -35,6 +35,7 @@ class ShardInfo:
         bytes: its size.
         sha256: of all of it; `None` if it was indexed without reading the images.
         etag: of the object in its store, where that names one.
+        index_sha256: of the index, which holds the labels; `None` in manifests of older versions.
     """
 
     key: str
@@ -43,6 +44,7 @@ class ShardInfo:
     bytes: int
     sha256: str | None = None
     etag: str | None = None
+    index_sha256: str | None = None
 
     @property
     def is_elsewhere(self) -> bool:
@@ -183,6 +185,8 @@ class Manifest:
         for shard in (shard for shards in decisive["shards"].values() for shard in shards):
             if shard["sha256"] is not None:
                 shard["etag"] = None  # another store's name for the same bytes
+            if shard["index_sha256"] is None:
+                del shard["index_sha256"]  # older manifests keep their hash
         return hashlib.sha256(json.dumps(decisive, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     def save(self, storage: Storage) -> None:

@@ -177,4 +177,4 @@ def _store(storage: Storage, resolution: int, number: int, tar: Path, samples: i
     storage.write_file(key, tar)
     storage.write(index, columns)
     etag = Location(storage, key).etag(storage.stat(key))
-    return ShardInfo(key, index, samples, size, sha256, etag)
+    return ShardInfo(key, index, samples, size, sha256, etag, hashlib.sha256(columns).hexdigest())

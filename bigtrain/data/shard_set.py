@@ -141,10 +141,14 @@ class ShardSet:
         return {name: sum(getattr(one, name) for one in counts) for name in names}
 
     def read_index(self, resolution: int, shard: int) -> bytes:
-        """The member index of a shard, as it was written."""
+        """The member index of a shard, as it was written. Raises ValueError if it is another."""
         part, local = self._owners[shard]
         manifest = self.manifests[part]
-        return self.storages[part].read(manifest.shards[manifest.stored(resolution)][local].index)
+        info = manifest.shards[manifest.stored(resolution)][local]
+        content = self.storages[part].read(info.index)
+        if info.index_sha256 is not None and hashlib.sha256(content).hexdigest() != info.index_sha256:
+            raise ValueError("it does not have the checksum of the manifest")
+        return content
 
     def _open(self, folder: str) -> Storage:
         if folder not in self._elsewhere:

@@ -172,3 +172,12 @@ def test_plans_of_what_to_fetch_are_made_by_a_thread_and_seldom(tmp_path):
     prefetcher.close()
     assert 3 <= len(planned) <= 5
     assert all(name.startswith("prefetch") for _, name in planned)
+
+
+def test_labels_that_were_changed_after_the_build_are_an_error(tmp_path):
+    url = made(tmp_path, 100, 10)
+    storage = Storage(url)
+    info = Manifest.load(storage).shards[8][0]
+    storage.write(info.index, storage.read(info.index).replace(b'"labels":[', b'"labels":[1,').replace(b",0]", b"]"))
+    with pytest.raises(TooManyFaultsError, match=f"index of .*{info.key}: it does not have the checksum"):
+        list(ShardDataModule(url, Constant(8, 8, 0.1)).batches(0))
