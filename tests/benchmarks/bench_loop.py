@@ -1,10 +1,10 @@
-"""What bigtrain's loop costs over a bare PyTorch loop of the same step: `python tests/benchmarks/bench_loop.py`.
+"""What bigtrain's loop costs over bare PyTorch loops: `python tests/benchmarks/bench_loop.py [threads]`.
 
-Both play a recipe's game at full growth on the same digits, in turns, in one process: quickstart's, whose nets are the
-smallest that are good for anything, and that of Fashion-MNIST. The bare loop has the images in
-memory and draws its latents by torch.randn; bigtrain's reads shards, decodes (in the first epoch; after it the digits
-are in its memory too), addresses every latent, checks every loss and gradient for being finite, and records metrics and
-throughput as `bigtrain fit` does.
+All play a recipe's game at full growth on the same digits, in turns, in one process: quickstart's, whose nets are the
+smallest that are good for anything, and that of Fashion-MNIST. `plain` is a for loop over batches in memory that calls
+the game's own step: what bigtrain adds to it is reading shards (decoding in the first epoch; the digits fit into memory
+after it), Lightning and the callbacks of `bigtrain fit`. In `bare` the step is written by hand too: without addressed
+latents and labels, without a check that losses and gradients are finite, and without measuring anything.
 """
 
 from __future__ import annotations
@@ -134,6 +134,15 @@ def bare_seconds(recipe: str, shards: Path, folder: Path) -> Seconds:
     return per_step(ends)
 
 
+def plain_seconds(recipe: str, shards: Path, folder: Path) -> Seconds:
+    """A step of the game itself, on batches in memory, in a for loop."""
+    built, ends = build(recipe, shards, folder), []
+    for number, batch in enumerate(list(built.data.batches(0))):
+        built.game.training_step(batch, number)
+        ends.append(time.perf_counter())
+    return per_step(ends)
+
+
 def main() -> None:
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -147,22 +156,25 @@ def main() -> None:
             report(recipe, [measure(recipe, shards, folder, turn) for turn in range(ROUNDS)])
 
 
-def measure(recipe: str, shards: Path, folder: Path, turn: int) -> tuple[Seconds, Seconds]:
-    """Both loops, the first now the one and now the other."""
-    if turn % 2:
-        bare = bare_seconds(recipe, shards, folder)
-        return bigtrain_seconds(recipe, shards, folder), bare
-    return bigtrain_seconds(recipe, shards, folder), bare_seconds(recipe, shards, folder)
+LOOPS = {"bigtrain": bigtrain_seconds, "plain": plain_seconds, "bare": bare_seconds}
 
 
-def report(recipe: str, pairs: list[tuple[Seconds, Seconds]]) -> None:
+def measure(recipe: str, shards: Path, folder: Path, turn: int) -> dict[str, Seconds]:
+    """All loops, each time another one first."""
+    names = list(LOOPS)
+    rotated = names[turn % len(names) :] + names[: turn % len(names)]
+    return {name: LOOPS[name](recipe, shards, folder) for name in rotated}
+
+
+def report(recipe: str, rounds: list[dict[str, Seconds]]) -> None:
     for epoch in Seconds._fields:
-        seconds = [(getattr(ours, epoch), getattr(bare, epoch)) for ours, bare in pairs]
-        for ours, bare in seconds:
-            times = f"bigtrain {1000 * ours:.2f} ms  bare {1000 * bare:.2f} ms"
-            print(f"{recipe} {epoch}: {times}  ratio {ours / bare:.3f}")
-        ratio = statistics.median(ours / bare for ours, bare in seconds)
-        print(f"{recipe} {epoch}: {ratio:.3f} (median of {ROUNDS}, {torch.get_num_threads()} threads)")
+        seconds = {name: [getattr(one[name], epoch) for one in rounds] for name in LOOPS}
+        times = "  ".join(f"{name} {1000 * statistics.median(values):.2f} ms" for name, values in seconds.items())
+        ratios = [
+            f"{statistics.median(a / b for a, b in zip(seconds['bigtrain'], seconds[name], strict=True)):.3f} of {name}"
+            for name in ("plain", "bare")
+        ]
+        print(f"{recipe}, {epoch}: {times}; ratio {', '.join(ratios)} (medians, {torch.get_num_threads()} threads)")
 
 
 if __name__ == "__main__":
