@@ -32,7 +32,7 @@ from bigtrain.data.sources import Source
 from bigtrain.data.writer import build
 from bigtrain.schedules import Constant
 from bigtrain.storage import Storage
-from tests.services.s3 import S3Server
+from tests.services.s3 import S3Server, running
 
 IMAGES, SIZE, BATCH, ROUNDS, PASSES = 4096, 128, 64, 7, 8
 CORES = os.cpu_count() or 1
@@ -154,16 +154,10 @@ def compare(folder: Path, server: S3Server) -> None:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, tempfile.TemporaryDirectory() as data, running(Path(data)) as server:
         folder = Path(name)
-        (folder / "server").mkdir()
-        server = S3Server(folder / "server")
-        server.start()
         os.environ.update(server.environment)
-        try:
-            compare(folder, server)
-        finally:
-            server.kill()
+        compare(folder, server)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from bigtrain.data.fetch import RANGE
 from bigtrain.data.writer import build
 from bigtrain.schedules import Constant
 from bigtrain.storage import Storage
-from tests.services.s3 import S3Server
+from tests.services.s3 import running
 from tests.unit.made_source import Made
 
 SHARDS, SAMPLES, SIZE, BATCH = 12, 640, 128, 32
@@ -42,16 +42,10 @@ def resident() -> int:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, tempfile.TemporaryDirectory() as data, running(Path(data)) as server:
         folder = Path(name)
-        (folder / "server").mkdir()
-        server = S3Server(folder / "server")
-        server.start()
         os.environ.update(server.environment)
-        try:
-            measure(f"s3://{server.bucket()}/shards", folder / "cache")
-        finally:
-            server.kill()
+        measure(f"s3://{server.bucket()}/shards", folder / "cache")
 
 
 def measure(url: str, cache: Path) -> None:
@@ -62,11 +56,13 @@ def measure(url: str, cache: Path) -> None:
     size = sum(shard.bytes for shard in manifest.shards[SIZE])
     options = {"cache_gib": 96 * MIB / 2**30, "prefetch_gib": 48 * MIB / 2**30, "cache_folder": str(cache)}
     data = ShardDataModule(url, Constant(SIZE, BATCH, 2 * SHARDS * SAMPLES / 1000), decoded_mib=0, **options)
+    assert data.fetcher.cache is not None
+    kept = data.fetcher.cache.folder
     before, peaks, done = resident(), {"memory": 0, "disk": 0}, threading.Event()
 
     def watch() -> None:
         while not done.wait(0.01):
-            held = sum(path.stat().st_size for path in cache.iterdir() if path.exists() and path.is_file())
+            held = sum(path.stat().st_size for path in kept.iterdir() if path.exists() and path.is_file())
             peaks["memory"], peaks["disk"] = max(peaks["memory"], resident()), max(peaks["disk"], held)
 
     watcher = threading.Thread(target=watch)

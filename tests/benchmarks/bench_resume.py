@@ -17,7 +17,7 @@ from bigtrain.data.datamodule import ShardDataModule
 from bigtrain.data.writer import build
 from bigtrain.schedules import Constant
 from bigtrain.storage import Storage
-from tests.services.s3 import S3Server
+from tests.services.s3 import running
 from tests.unit.made_source import Made
 
 SHARDS, SAMPLES, SIZE, START, ROUNDS = 10_000, 10_000, 8, 1_000_000_000, 5
@@ -45,25 +45,19 @@ def first_batch(url: str, rank: int, world: int, lanes: int) -> dict[str, float]
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, tempfile.TemporaryDirectory() as data, running(Path(data)) as server:
         folder = Path(name)
-        (folder / "server").mkdir()
-        server = S3Server(folder / "server")
-        server.start()
         os.environ.update(server.environment)
-        try:
-            for url in (str(folder / "shards"), f"s3://{server.bucket()}/shards"):
-                make(url)
-                for rank, world, lanes in ((0, 1, 64), (7, 8, 64), (700, 1000, 1000)):
-                    runs = [first_batch(url, rank, world, lanes) for _ in range(ROUNDS)]
-                    median = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
-                    total = median["open"] + median["batch"]
-                    print(
-                        f"{url.split(':')[0]:<4.4} rank {rank} of {world}, {lanes} lanes: {total:.2f} s to the first "
-                        f"batch ({median['open']:.2f} to open), {median['reads']:.0f} reads of objects"
-                    )
-        finally:
-            server.kill()
+        for url in (str(folder / "shards"), f"s3://{server.bucket()}/shards"):
+            make(url)
+            for rank, world, lanes in ((0, 1, 64), (7, 8, 64), (700, 1000, 1000)):
+                runs = [first_batch(url, rank, world, lanes) for _ in range(ROUNDS)]
+                median = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+                total = median["open"] + median["batch"]
+                print(
+                    f"{url.split(':')[0]:<4.4} rank {rank} of {world}, {lanes} lanes: {total:.2f} s to the first "
+                    f"batch ({median['open']:.2f} to open), {median['reads']:.0f} reads of objects"
+                )
 
 
 if __name__ == "__main__":

