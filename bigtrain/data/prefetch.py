@@ -17,7 +17,7 @@ from bigtrain.schedules import Schedule
 _log = logging.getLogger(__name__)
 PATIENCE = 30.0  # seconds after which a shard that could not be fetched is tried again
 NEEDS = 2_000  # shards that a plan looks at, at most
-MIN_STRIDE = 4_096  # images from one plan to the next, at least
+IDLE_STRIDE = 4_096  # images from one plan to the next, while there is nothing to fetch
 NEAR = 100_000  # images before a resolution begins, from which on its shards are fetched
 Need = tuple[int, int]  # resolution, shard
 
@@ -69,7 +69,7 @@ class Prefetcher:
         held = sum(shards.shard_samples[shard] for _, shard in wanted)
         with self._lock:
             self._queue = deque(need for need in wanted if self._not_before.get(need, 0.0) <= now)
-            self._plan_at = g + max(MIN_STRIDE, held // 4)
+            self._plan_at = g + (held // 4 if wanted else IDLE_STRIDE)
         self._begin()
 
     def _begin(self) -> None:
@@ -77,7 +77,6 @@ class Prefetcher:
         with self._lock:
             while self._queue and self._under_way < self.threads and not self._closed:
                 need = self._queue.popleft()
-                self._not_before[need] = time.monotonic() + PATIENCE
                 self._under_way += 1
                 self._pool.submit(self._fetch, *need)
 
@@ -117,6 +116,7 @@ class Prefetcher:
         except Exception as error:  # of whatever kind: the reader meets it too, and stops or goes on as it should
             _log.info("shard %d at %d pixels was not fetched ahead: %s", shard, resolution, error)
             self.fetcher.faults.count("fetch_failures")
+            self._not_before[resolution, shard] = time.monotonic() + PATIENCE
         with self._lock:
             self._under_way -= 1
         self._begin()
