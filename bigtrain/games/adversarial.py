@@ -16,7 +16,7 @@ from bigtrain.networks import Discriminator, Generator
 from bigtrain.networks.base import Network
 from bigtrain.objectives import Objective
 from bigtrain.regularizers import Regularizer, Shown
-from bigtrain.sampling.latents import draw_labels, draw_latents
+from bigtrain.sampling.latents import Inputs
 from bigtrain.sampling.pixels import fade, to_float
 from bigtrain.schedules import Moment, Schedule
 
@@ -64,6 +64,9 @@ class AdversarialGame(Game):
         _check_kinds(generator.network, discriminator.network)
         self.ema = EMA(generator.network, images(ema_half_life_kimg), images(ema_start_kimg))
         self.class_counts = class_counts or [1] * self.generator_network.num_classes
+        self._inputs = {
+            turn: Inputs(seed, turn, self.generator_network.latent_dim, self.class_counts) for turn in self.player_names
+        }
         _check_players(self.generator_network, self.discriminator_network)
         _check_schedule(schedule, self.generator_network, self.discriminator_network)
         _check_batches(schedule, accumulation, self.discriminator_network.batch_group)
@@ -106,8 +109,7 @@ class AdversarialGame(Game):
             loss.backward()
             total += loss.detach()
             self.measure(**{f"loss_d/{name}": value for name, value in losses.items()})
-            logits = shown.real_logits.detach(), shown.fake_logits.detach()
-            self.measure(**{"logit/real": logits[0].mean(), "logit/fake": logits[1].mean()})
+            self.measure(**{"logit/real": shown.real_logits, "logit/fake": shown.fake_logits})
         norm = self.discriminator.step(total, moment.images_seen)
         self.measure(**{"loss_d": total, "grad_norm_d": norm})
 
@@ -154,11 +156,10 @@ class AdversarialGame(Game):
 
     def generate(self, moment: Moment, turn: str, indices: range, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Fakes of a player's turn and their labels; latents, and labels unless given, are addressed by the indices."""
-        network = self.generator_network
-        latent = draw_latents(self.seed, f"latent/{turn}", indices, network.latent_dim).to(self.weight)
-        if label is None:
-            label = draw_labels(self.seed, f"label/{turn}", indices, self.class_counts).to(self.device)
-        return self.generator(latent, label, **self.place(moment, network)).to(self.weight), label
+        latent, drawn = self._inputs[turn](indices)
+        label = drawn.to(self.device) if label is None else label
+        place = self.place(moment, self.generator_network)
+        return self.generator(latent.to(self.weight), label, **place).to(self.weight), label
 
     def discriminate(self, moment: Moment, shown: Tensor, label: Tensor) -> Tensor:
         """Logits in the type of the weights: a loss is not computed in half precision."""

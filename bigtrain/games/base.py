@@ -57,13 +57,13 @@ class Game(LightningModule, ABC):
         self.clock.advance(moment.phase.images_per_step)
 
     def measure(self, **values: Tensor) -> None:
-        """Notes scalars of the step; of what is noted several times in a step, `measured` gives the mean."""
+        """Notes values of the step, of any shape; what is noted several times must have one shape each time."""
         for name, value in values.items():
             self._measurements.setdefault(name, []).append(value.detach())
 
     @property
     def measured(self) -> dict[str, Tensor]:
-        """Means over the last step, by name: scalars without a gradient."""
+        """Means over the last step, by name: scalars. They are computed only when somebody asks."""
         return {name: torch.stack(values).mean() for name, values in self._measurements.items()}
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import torch
@@ -43,3 +44,36 @@ def draw_labels(seed: int, stream: str, indices: ArrayLike, class_counts: Sequen
         return torch.zeros(len(drawn), dtype=torch.int64)
     bounds = np.cumsum(class_counts) / np.sum(class_counts)
     return torch.from_numpy(np.searchsorted(bounds[:-1], drawn, side="right").astype(np.int64))
+
+
+class Inputs:
+    """The generator's inputs for the batches of one turn, drawn for many small batches at once.
+
+    A step of a small network is so short that drawing for each one by itself would be felt. What is drawn ahead is
+    addressed like everything else: the numbers are those of `draw_latents` and `draw_labels`.
+
+    Args:
+        seed, turn: of the streams `latent/{turn}` and `label/{turn}`.
+        latent_dim, class_counts: as the two functions take them.
+    """
+
+    AHEAD: Final = 512
+
+    def __init__(self, seed: int, turn: str, latent_dim: int, class_counts: Sequence[int]) -> None:
+        self.seed, self.turn, self.latent_dim, self.class_counts = seed, turn, latent_dim, class_counts
+        self._indices = range(0)
+        self._drawn = torch.empty(0), torch.empty(0)
+
+    def __call__(self, indices: range) -> tuple[Tensor, Tensor]:
+        """Latents float32 [n, latent_dim] and labels int64 [n] of the sample indices."""
+        known = self._indices
+        if indices.step != known.step or indices[0] not in known or indices[-1] not in known:
+            first, step = indices.start, indices.step
+            self._indices = known = range(first, first + step * max(len(indices), self.AHEAD), step)
+            self._drawn = (
+                draw_latents(self.seed, f"latent/{self.turn}", known, self.latent_dim),
+                draw_labels(self.seed, f"label/{self.turn}", known, self.class_counts),
+            )
+        start = known.index(indices.start)
+        latents, labels = self._drawn
+        return latents[start : start + len(indices)], labels[start : start + len(indices)]

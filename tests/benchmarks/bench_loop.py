@@ -33,7 +33,7 @@ from bigtrain.data.batches import to_tensor
 from bigtrain.games.ema import EMA
 from bigtrain.sampling.pixels import to_float
 
-ROUNDS, BATCH = 7, 32
+ROUNDS, BATCH = 5, 32
 RECIPES = ("quickstart", "progan_fashion32")
 EPOCH, STEPS = 57, 130  # 1,797 digits are 57 steps
 ROOT = Path(__file__).parent.parent.parent

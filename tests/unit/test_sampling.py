@@ -13,9 +13,19 @@ from scipy import stats
 
 from bigtrain.networks import ProgressiveGenerator
 from bigtrain.sampling.generate import Sampler, batches, cycled, drawn
-from bigtrain.sampling.latents import draw_labels, draw_latents
+from bigtrain.sampling.latents import Inputs, draw_labels, draw_latents
 from bigtrain.sampling.outputs import grid, grid_columns, open_output
 from bigtrain.sampling.pixels import fade, to_float, to_uint8
+
+
+@given(st.lists(st.tuples(st.integers(0, 3000), st.integers(1, 700), st.integers(1, 3)), min_size=1, max_size=6))
+def test_inputs_drawn_ahead_are_those_drawn_when_needed(batches):
+    inputs = Inputs(3, "generator", 5, [2, 1, 1])
+    for start, count, step in batches:
+        indices = range(start, start + count * step, step)
+        latents, labels = inputs(indices)
+        assert torch.equal(latents, draw_latents(3, "latent/generator", indices, 5))
+        assert torch.equal(labels, draw_labels(3, "label/generator", indices, [2, 1, 1]))
 
 
 @given(st.floats(0.1, 3), st.integers(0, 1000))
