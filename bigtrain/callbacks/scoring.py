@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from bigtrain.data.batches import to_tensor
+from bigtrain.data.faults import Faults
 from bigtrain.data.progress import progress
 from bigtrain.data.reader import Reader
 from bigtrain.data.shard_set import ShardSet
@@ -62,6 +64,8 @@ class Scorer:
                 "not on this machine: name them by evaluation.inception_weights, or set evaluation to null"
             )
         self.kind = extractor
+        #: Of the evaluation alone: what it finds must not change which images the training sees.
+        self.faults = Faults(shards.shard_samples, 0, *shards.budget)
 
     @cached_property
     def extractor(self) -> Extractor:
@@ -89,16 +93,31 @@ class Scorer:
 
     @cached_property
     def reference(self) -> Reference:
-        """Statistics of all real images."""
-        key = content_key(self.shards.hash, self.resolution, self.extractor)
-        make = lambda: measure_reference(  # noqa: E731
-            self.real_images(self.batch_size), self.extractor, self.shards.hash, self.shards.num_classes
+        """Statistics of all real images, but for damaged ones, as many as the budget allows."""
+        whole, damaged = (
+            content_key(self.shards.hash, self.resolution, self.extractor, damaged=damaged) for damaged in (False, True)
         )
-        return reference_statistics(self.storage, key, make)
+        found = reference_statistics(self.storage, whole, self._measure, damaged, self.faults.allowed)
+        if found.left_out:
+            _log.warning(
+                "the reference is without %d damaged images of %d, and the protocol of its scores says so",
+                found.left_out,
+                self.shards.samples,
+            )
+        return found
+
+    def _measure(self) -> Reference:
+        images, classes = self.real_images(self.batch_size), self.shards.num_classes
+        made = measure_reference(images, self.extractor, self.shards.hash, classes)
+        return replace(made, left_out=self.shards.samples - made.num_real)
 
     def real_images(self, size: int = 128) -> Iterator[tuple[Tensor, Tensor]]:
-        """All images of the shards as stored, uint8 [n, c, h, w], and their labels, in batches of `size`."""
-        for images, labels in Reader(self.shards).all(self.resolution, size):
+        """All sound images of the shards as stored, uint8 [n, c, h, w], and their labels, in batches of `size`.
+
+        Raises:
+            TooManyFaultsError: naming shard, key and offset, if more is damaged than the shards' budget allows.
+        """
+        for images, labels in Reader(self.shards, self.faults).all(self.resolution, size):
             yield to_tensor(images).contiguous(), torch.from_numpy(labels)
 
     def prepare(self, metrics: Sequence[str], num: int) -> None:

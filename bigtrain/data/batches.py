@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from bigtrain import randomness
 from bigtrain.data.order import SampleOrder
 from bigtrain.data.prefetch import Prefetcher
 from bigtrain.data.reader import Reader
+from bigtrain.data.threads import Threads
 from bigtrain.schedules import Moment, Schedule
 
 Batch = dict[str, Any]  # images uint8 [n, c, h, w], labels int64 [n], first: the global index of the step's first image
@@ -90,7 +91,7 @@ class Batches:
     def __iter__(self) -> Iterator[Batch]:
         moments = self.schedule.steps(self.images_seen)
         pending: deque[Future[Batch]] = deque()
-        pool = ThreadPoolExecutor(self.threads, thread_name_prefix="decode")
+        pool = Threads(self.threads, "decode")
         try:
             for moment in moments:
                 if self.prefetcher is not None:
@@ -105,7 +106,7 @@ class Batches:
         finally:
             if self.prefetcher is not None:
                 self.prefetcher.close()
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.close()
 
     def _wait(self, future: Future[Batch]) -> bool:
         """Until a batch is there; False if the training is to stop before it is."""
@@ -120,8 +121,7 @@ class Batches:
         """This rank's part of the batch of the step that begins at that moment."""
         first = moment.images_seen
         indices = range(first + self.rank, first + moment.phase.images_per_step, self.world)
-        places = [(shard, sample) for shard, sample in self.order.places(indices).tolist()]
-        images, labels = self.reader.read(places, moment.resolution, indices)
+        images, labels = self.reader.read(self.order.pairs(indices), moment.resolution, indices)
         if self.mirror:
             mirror(images, np.flatnonzero(randomness.uniform(self.seed, "mirror", indices)[:, 0] < 0.5))
         return {"images": to_tensor(images), "labels": torch.from_numpy(labels), "first": first}

@@ -9,7 +9,9 @@ import hashlib
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -22,7 +24,11 @@ LOCK_SECONDS = 120.0  # longer than a shard takes; a process that was suspended 
 
 
 class CacheFullError(Exception):
-    """There is no room for a shard, on the disk or under the cache's bound."""
+    """There is no room for a shard under the cache's bound, beside those that somebody needs."""
+
+
+class DiskFullError(CacheFullError):
+    """There is no room for a shard on the disk."""
 
 
 def default_folder() -> Path:
@@ -33,8 +39,8 @@ def default_folder() -> Path:
 class ShardCache:
     """A folder of shards by name. A shard is there whole and checked, or not at all.
 
-    One process at a time fetches a shard, the others wait for it. A shard that is removed while somebody reads it stays
-    readable for him.
+    One process at a time fetches a shard, the others wait for it. What a process has pinned stays until it pins other
+    shards, or ends. Another shard that is removed while somebody reads it stays readable for him.
 
     Args:
         folder: is made if needed; it must belong to this user. The shards lie in a folder of their own in it.
@@ -47,9 +53,36 @@ class ShardCache:
     def __init__(self, folder: Path, max_bytes: int) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if folder.stat().st_uid != os.getuid():
-            raise ValueError(f"data.cache_folder (={str(folder)!r}) belongs to another user; name one of your own")
+            raise ValueError(f"cache_folder (={str(folder)!r}) belongs to another user; name one of your own")
         self.folder, self.max_bytes = folder / "bigtrain-shards", max_bytes
-        (self.folder / "locks").mkdir(parents=True, exist_ok=True)
+        for name in ("locks", "pins"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        self._pins: int | None = None  # this cache's list of them, locked for as long as it is used
+
+    def has(self, name: str) -> bool:
+        """Whether the shard is there. Costs less than `find`, and is no use of it."""
+        return (self.folder / name).exists()
+
+    def pin(self, names: Iterable[str]) -> None:
+        """Names all shards that this process is going to need; nobody removes them to make room."""
+        with self._locked("all"):
+            if self._pins is None:
+                self._pins, _ = tempfile.mkstemp(dir=self.folder / "pins")
+                fcntl.flock(self._pins, fcntl.LOCK_EX)
+                weakref.finalize(self, os.close, self._pins)
+            os.ftruncate(self._pins, 0)
+            os.pwrite(self._pins, "\n".join(names).encode(), 0)
+
+    def _pinned(self) -> set[str]:
+        """The shards that a living process has pinned."""
+        names: set[str] = set()
+        for path in (self.folder / "pins").iterdir():
+            with contextlib.suppress(FileNotFoundError), path.open() as file:
+                if _try_lock(file):
+                    path.unlink()  # its process died
+                else:
+                    names.update(file.read().split())
+        return names
 
     def find(self, name: str, size: int) -> InFile | None:
         """The shard of that name, if it is there."""
@@ -73,7 +106,8 @@ class ShardCache:
         """The shard of that name, downloaded if it is not there.
 
         Raises:
-            CacheFullError: if there is no room for it.
+            CacheFullError: if there is no room for it, beside what is pinned.
+            DiskFullError: if there is none on the disk.
             ShardError: if it does not have its checksum.
         """
         with self._locked(name):
@@ -98,17 +132,17 @@ class ShardCache:
         """Makes room, and takes it: others count the file in its full length from now on."""
         part.unlink(missing_ok=True)  # of a process that died
         with self._locked("all"):
-            files = sorted(self._files(), key=lambda item: item[1].st_mtime_ns)
-            used = sum(status.st_size for _, status in files)
-            for path, status in files:
-                if used + size <= self.max_bytes and _allocate(part, size):
-                    return
-                if path.suffix == ".part" and not self._orphan(path):
-                    continue  # somebody writes it
+            files, pinned = sorted(self._files(), key=lambda item: item[1].st_mtime_ns), self._pinned()
+            free = self.max_bytes - sum(status.st_size for _, status in files)
+            unused = deque(item for item in files if item[0].name not in pinned and not self._being_written(item[0]))
+            if free + sum(status.st_size for _, status in unused) < size:
+                raise CacheFullError(f"a shard of {size} bytes has no room in {self.folder}, of {self.max_bytes} bytes")
+            while free < size or not _allocate(part, size):
+                if not unused:
+                    raise DiskFullError(f"a shard of {size} bytes has no room on the disk of {self.folder}")
+                path, status = unused.popleft()
                 path.unlink(missing_ok=True)
-                used -= status.st_size
-            if used + size > self.max_bytes or not _allocate(part, size):
-                raise CacheFullError(f"a shard of {size} bytes has no room in {self.folder}, or on its disk")
+                free += status.st_size
 
     def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
         for path in self.folder.iterdir():
@@ -116,10 +150,12 @@ class ShardCache:
                 if path.is_file():
                     yield path, path.stat()
 
-    def _orphan(self, part: Path) -> bool:
-        """Whether a process died while it wrote the file."""
-        with (self.folder / "locks" / part.stem).open("a") as lock:
-            return _try_lock(lock)
+    def _being_written(self, path: Path) -> bool:
+        """Whether a living process writes the file."""
+        if path.suffix != ".part":
+            return False
+        with (self.folder / "locks" / path.stem).open("a") as lock:
+            return not _try_lock(lock)
 
     @contextlib.contextmanager
     def _locked(self, name: str) -> Iterator[None]:

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
-import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from lightning import LightningDataModule
 
 from bigtrain.data.batches import Batches
-from bigtrain.data.cache import ShardCache, default_folder
-from bigtrain.data.faults import Faults
-from bigtrain.data.fetch import Fetcher
-from bigtrain.data.manifest import Manifest
+from bigtrain.data.faults import Budget
+from bigtrain.data.opening import open_reader
 from bigtrain.data.orders import Kind, make_order
 from bigtrain.data.prefetch import Prefetcher
-from bigtrain.data.reader import Reader
-from bigtrain.data.shard_set import ShardSet
 from bigtrain.schedules import Schedule
-from bigtrain.storage import Storage, StorageOptions, TransportError
-
-_log = logging.getLogger(__name__)
+from bigtrain.storage import StorageOptions
 
 
 class ShardDataModule(LightningDataModule):
@@ -40,11 +31,13 @@ class ShardDataModule(LightningDataModule):
         batches_ahead: steps that are read before they are asked for.
         decoded_mib: if all samples of a resolution fit into so much memory, each is decoded once; 0 for never.
         lanes: places all over the data from which a batch draws (see `Order`); a multiple of the number of processes
-            lets each read shards of its own (tests/benchmarks/simulate_ranks.py).
+            lets each read shards of its own (tests/benchmarks/simulate_ranks.py), and about five shards of each are
+            read at the same time, which the cache should hold.
         cache_gib: bound of this node's cache of shards from an object store; 0 to read samples by ranges always.
         cache_folder: of that cache; null for a folder of this user among the temporary files.
-        prefetch_gib: of shards that are needed next are fetched ahead into the cache.
-        max_bad_samples: damaged samples that are replaced by others, as a share of all; more stop the training.
+        prefetch_gib: of shards are held in the cache ahead of those that are read now; 0 to fetch none.
+        max_bad_samples: damaged samples that are replaced by others (in an evaluation: left out of the real images), as
+            a share of all; more stop the training.
         max_bad_shards: damaged shards that are set aside; more stop the training.
 
     Raises:
@@ -77,29 +70,23 @@ class ShardDataModule(LightningDataModule):
             if bound < 0:
                 raise ValueError(f"{name} (={bound}) must not be negative")
         weights = url if isinstance(url, dict) else {url: 1.0}
-        storages = [Storage(one, storage) for one in weights]
-        self.shards = ShardSet([(one, _load(one)) for one in storages], storage, list(weights.values()))
-        self.shards.check(schedule.resolutions)
+        budget, resolutions = Budget(max_bad_samples, max_bad_shards), schedule.resolutions
+        self.reader = open_reader(
+            weights, resolutions, seed, storage, cache_gib, cache_folder, budget, decoded_mib << 20
+        )
+        self.shards, self.faults, self.fetcher = self.reader.shards, self.reader.faults, self.reader.fetcher
         self.schedule, self.seed, self.mirror = schedule, seed, mirror
         #: Asked while a batch is late: whether the training is to end without it.
         self.stopping: Callable[[], bool] = lambda: False
         self.decode_threads, self.batches_ahead = decode_threads, batches_ahead
-        self.faults = Faults(self.shards.shard_samples, seed, max_bad_samples, max_bad_shards)
         self.prefetch_bytes = int(prefetch_gib * 2**30)
-        cache = None
-        if cache_gib and not self.shards.is_local:
-            cache = ShardCache(
-                Path(cache_folder).expanduser() if cache_folder else default_folder(), int(cache_gib * 2**30)
-            )
-        self.fetcher = Fetcher(self.shards, self.faults, cache)
-        self.reader = Reader(self.shards, self.faults, self.fetcher, decoded_bytes=decoded_mib << 20)
         self.order = make_order(order, self.reader, list(weights.values()), seed, lanes)
 
     def train_dataloader(self) -> Batches:
         """The batches from the game's clock on."""
         assert self.trainer is not None
         game: Any = self.trainer.lightning_module  # (the data does not know the games)
-        batches = self.batches(game.clock.images_seen)
+        batches = self.batches(game.clock.images_seen, self.trainer.global_rank, self.trainer.world_size)
         batches.stopping = self.stopping
         return batches
 
@@ -107,8 +94,8 @@ class ShardDataModule(LightningDataModule):
         """The batches from that moment on; of several processes, the part of one."""
         prefetcher = None
         if self.fetcher.cache is not None and self.prefetch_bytes:
-            bound = min(self.prefetch_bytes, self.fetcher.cache.max_bytes)
-            prefetcher = Prefetcher(self.fetcher, self.order, self.schedule, bound, rank=rank, world=world)
+            ahead = self.prefetch_bytes
+            prefetcher = Prefetcher(self.fetcher, self.order, self.schedule, ahead, rank=rank, world=world)
         return Batches(
             self.reader,
             self.order,
@@ -122,14 +109,3 @@ class ShardDataModule(LightningDataModule):
             rank,
             world,
         )
-
-
-def _load(storage: Storage) -> Manifest:
-    """The manifest, with a word to the user if its store keeps him waiting."""
-    options = storage.options
-    quick = dataclasses.replace(options, retries=min(1, options.retries), retry_seconds=min(5, options.retry_seconds))
-    try:
-        return Manifest.load(Storage(storage.url, quick))
-    except TransportError as error:
-        _log.warning("%s (trying on, for up to %g s)", error, 2 * options.retry_seconds)
-        return Manifest.load(storage)

@@ -8,12 +8,19 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from bigtrain import randomness
 
 _log = logging.getLogger(__name__)
 Place = tuple[int, int]  # shard, sample within it
+
+
+class Budget(NamedTuple):
+    """How much of the data may be damaged before the work with it stops: a share of all samples, and shards."""
+
+    max_sample_share: float = 1e-4
+    max_shards: int = 1
 
 
 class TooManyFaultsError(OSError):
@@ -81,11 +88,11 @@ class Faults:
             if count > self.max_shards or share > 0.01:
                 self._end(
                     f"{error}; with it {count} of {len(self._sizes)} shards are damaged, this one has {share:.2%} of "
-                    f"the samples (at most {self.max_shards} may be, of at most 1 % each: data.max_bad_shards)",
+                    f"the samples (at most {self.max_shards} may be, of at most 1 % each: max_bad_shards)",
                     error,
                 )
             self.shards.add(shard)
-        _log.warning("shard set aside, others take the place of its %d samples: %s", self._sizes[shard], error)
+        _log.warning("shard set aside as damaged, with its %d samples: %s", self._sizes[shard], error)
 
     def add_sample(self, place: Place, error: Exception) -> None:
         """Sets a sample aside.
@@ -96,21 +103,37 @@ class Faults:
         with self._lock:
             if self.has(place):
                 return
-            allowed, count = int(self.max_sample_share * self._ends[-1]), len(self.samples) + 1
-            if count > allowed:
+            count = len(self.samples) + 1
+            if count > (allowed := self._samples_allowed):
                 self._end(
                     f"{error}; with it {count} of {self._ends[-1]} samples are damaged, at most {allowed} may be "
-                    f"(data.max_bad_samples = {self.max_sample_share:g})",
+                    f"(max_bad_samples = {self.max_sample_share:g})",
                     error,
                 )
             self.samples.add(place)
-        _log.warning("sample set aside, another takes its place: %s", error)
+        _log.warning("sample set aside as damaged: %s", error)
 
     def _end(self, text: str, error: Exception) -> NoReturn:
         """What is beyond the budget is not noted: a checkpoint of another thread must not let it pass."""
         remedy = "Mend the data, or look for more with `bigtrain shards verify`"
         self._fatal = TooManyFaultsError(f"{text}. {remedy}")
         raise self._fatal from error
+
+    @property
+    def damaged(self) -> int:
+        """Samples that are known to be damaged, those of damaged shards with them."""
+        single = sum(shard not in self.shards for shard, _ in self.samples)
+        return single + sum(self._sizes[shard] for shard in self.shards)
+
+    @property
+    def allowed(self) -> int:
+        """The most that `damaged` can be within the budget."""
+        shards = sorted((size for size in self._sizes if size <= 0.01 * self._ends[-1]), reverse=True)
+        return self._samples_allowed + sum(shards[: self.max_shards])
+
+    @property
+    def _samples_allowed(self) -> int:
+        return int(self.max_sample_share * self._ends[-1])
 
     def substitute(self, g: int) -> Place:
         """A sound sample (as far as is known) in the place of a damaged one at global index g."""

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
+import itertools
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 
-from bigtrain.data.cache import CacheFullError, ShardCache
+from bigtrain.data.cache import CacheFullError, DiskFullError, ShardCache
 from bigtrain.data.faults import Faults
 from bigtrain.data.files import InFile, InMemory, Readable, ShardError
 from bigtrain.data.shard_set import ShardPlace, ShardSet
+from bigtrain.data.threads import Threads
 from bigtrain.storage import ChangedError, Storage, TruncatedError
 
 RANGE = 8 << 20  # bytes of one request when a whole shard is fetched
+PARALLEL = 10  # range reads of a shard without checksums at the same time, as obstore has them for others
 #: What tells of a shard that is another, rather than of a store that fails.
 NOT_THE_SHARD = (FileNotFoundError, ChangedError, TruncatedError)
 Bytes = bytes | memoryview
@@ -48,6 +49,7 @@ class Fetcher:
         self._in_memory: OrderedDict[str, InMemory] = OrderedDict()
         self._hasty = lru_cache(maxsize=None)(_hasty)
         self._limits, self._lock = (open_files, memory_bytes), Lock()
+        self._pinned: frozenset[str] = frozenset()
         self._unchanged: set[str] = set()  # so far as was asked
 
     def contents(self, resolution: int, shard: int, offsets: Sequence[int], sizes: Sequence[int]) -> Sequence[Bytes]:
@@ -73,34 +75,47 @@ class Fetcher:
         """Whether no object store has to be asked for a shard."""
         return place.storage.is_local or self._find(place) is not None
 
+    def has(self, place: ShardPlace) -> bool:
+        """Whether a whole shard is in the cache, or in memory. Costs less than `is_near`, and is no use of it."""
+        return place.identity in self._in_memory or (self.cache is not None and self.cache.has(place.identity))
+
+    def pin(self, places: Iterable[ShardPlace]) -> None:
+        """Names all shards that are going to be needed: no other takes their room."""
+        self._pinned = frozenset(place.identity for place in places)
+        if self.cache is not None:
+            self.cache.pin(self._pinned)
+
     def fetch(self, resolution: int, shard: int) -> None:
         """Brings a whole shard into the cache.
 
         Raises:
+            CacheFullError: if there is no room for it beside what is pinned.
             ShardError, OSError: as `contents`.
         """
         place = self.shards.locate(resolution, shard)
-        if self.cache is None or place.storage.is_local:
+        if self.cache is None or self.is_near(place):
             return
-        if self._find(place) is not None:
-            self.cache.touch(_name(place))
-            return
-        name, size = _name(place), place.info.bytes
+        name, info = place.identity, place.info
+        hasty = place._replace(storage=self._hasty(place.storage))
+
+        def download(descriptor: int) -> None:
+            self._count_fetched(place)
+            _download(hasty, descriptor)
+
         try:
-            hasty = place._replace(storage=self._hasty(place.storage))
-            file: Readable = self.cache.fetch(name, size, place.info.sha256, lambda fd: _download(hasty, fd))
-        except CacheFullError:
-            file = self._keep_in_memory(name, place)
+            self._keep(name, self.cache.fetch(name, info.bytes, info.sha256, download))
+        except DiskFullError:
+            self._keep_in_memory(place)
         except NOT_THE_SHARD as error:
             raise ShardError(str(error)) from error
+
+    def _count_fetched(self, place: ShardPlace) -> None:
         self.faults.count("fetched")
-        self.faults.count("fetched_bytes", size)
-        self._keep(name, file)
+        self.faults.count("fetched_bytes", place.info.bytes)
 
     def drop(self, resolution: int, shard: int) -> None:
         """Forgets what is held of a shard, so that it is read anew."""
-        place = self.shards.locate(resolution, shard)
-        name = _name(place)
+        name = self.shards.locate(resolution, shard).identity
         with self._lock:
             self._open.pop(name, None)
             self._in_memory.pop(name, None)
@@ -109,7 +124,7 @@ class Fetcher:
             self.cache.drop(name)
 
     def _find(self, place: ShardPlace) -> Readable | None:
-        name = _name(place)
+        name = place.identity
         with self._lock:
             if (file := self._open.get(name) or self._in_memory.get(name)) is not None:
                 if name in self._open:
@@ -130,41 +145,61 @@ class Fetcher:
                     self._open.popitem(last=False)
         return file
 
-    def _keep_in_memory(self, name: str, place: ShardPlace) -> Readable:
-        """What the disk has no room for; the oldest of it goes."""
+    def _keep_in_memory(self, place: ShardPlace) -> None:
+        """What the disk has no room for; the oldest of it goes, unless it is pinned."""
         size, sha256 = place.info.bytes, place.info.sha256
-        if size > self._limits[1]:
+        with self._lock:
+            pinned = sum(len(file.content) for name, file in self._in_memory.items() if name in self._pinned)
+        if pinned + size > self._limits[1]:
             raise CacheFullError(f"{place.name} of {size} bytes has no room on the cache's disk, nor in memory")
+        self._count_fetched(place)
         content = place.storage.read(place.key, if_match=None if sha256 else place.info.etag)
         if len(content) != size or (sha256 and hashlib.sha256(content).hexdigest() != sha256):
             raise ShardError(f"{place.name} does not have the length and checksum of the manifest")
         file = InMemory(content)
         with self._lock:
-            self._in_memory[name] = file
-            while sum(len(kept.content) for kept in self._in_memory.values()) > self._limits[1]:
-                self._in_memory.popitem(last=False)
-        return file
+            self._in_memory[place.identity] = file
+            for name in sorted(self._in_memory, key=self._pinned.__contains__):  # (sorted is stable: the oldest first)
+                if sum(len(kept.content) for kept in self._in_memory.values()) <= self._limits[1]:
+                    break
+                del self._in_memory[name]
 
     def _ranges(self, place: ShardPlace, offsets: Sequence[int], sizes: Sequence[int]) -> Sequence[Bytes]:
-        name = _name(place)
-        if name not in self._unchanged:  # before the first use, so that a shard is set aside from the beginning or not
+        if (
+            place.identity not in self._unchanged
+        ):  # before the first use: a shard is set aside from the beginning or not
             check_unchanged(place)
             with self._lock:
-                self._unchanged.add(name)
-        etag = None if place.info.sha256 else place.info.etag  # without checksums nothing else tells of a change
+                self._unchanged.add(place.identity)
         try:
-            return place.storage.read_ranges(place.key, list(offsets), list(sizes), if_match=etag)
+            return _read_ranges(place, offsets, sizes)
         except TruncatedError:
             check_unchanged(place)  # if it is what it was, the answer was cut and not the shard
             self.faults.count("read_again", len(offsets))
-            return place.storage.read_ranges(place.key, list(offsets), list(sizes), if_match=etag)
+            return _read_ranges(place, offsets, sizes)
+
+
+def _read_ranges(place: ShardPlace, offsets: Sequence[int], sizes: Sequence[int]) -> Sequence[Bytes]:
+    """The bytes [offset, offset + size) of a shard for each pair, by range reads."""
+    if place.info.sha256 or place.info.etag is None:
+        return place.storage.read_ranges(place.key, offsets, sizes)
+    # Without checksums only the ETag tells of a change, and with it a storage reads one range after the other.
+    by_offset = sorted(range(len(offsets)), key=offsets.__getitem__)
+    share = -(-len(by_offset) // PARALLEL)
+    parts = [by_offset[start : start + share] for start in range(0, len(by_offset), share)]
+
+    def read(part: list[int]) -> Sequence[Bytes]:
+        wanted = [offsets[i] for i in part], [sizes[i] for i in part]
+        return place.storage.read_ranges(place.key, *wanted, if_match=place.info.etag)
+
+    contents = itertools.chain.from_iterable(Threads(PARALLEL, "range").map(read, parts))
+    found = dict(zip(by_offset, contents, strict=True))
+    return [found[i] for i in range(len(offsets))]
 
 
 def _hasty(storage: Storage) -> Storage:
-    """The same store with little patience: nobody waits for what is fetched ahead, and it must not hold up an exit."""
-    options = storage.options
-    quick = dataclasses.replace(options, retries=min(2, options.retries), retry_seconds=min(10, options.retry_seconds))
-    return Storage(storage.url, quick)
+    """The same store with little patience: nobody waits for what is fetched ahead, and others could be meanwhile."""
+    return storage.hasty(retries=2, seconds=10)
 
 
 def check_unchanged(place: ShardPlace) -> None:
@@ -182,11 +217,6 @@ def check_unchanged(place: ShardPlace) -> None:
         raise ShardError(f"{place.name} was replaced after it was indexed ({size} bytes, {info.bytes} by the manifest)")
 
 
-def _name(place: ShardPlace) -> str:
-    """Another one as soon as the shard is another."""
-    return hashlib.sha256(f"{place.name}\0{place.version}".encode()).hexdigest()
-
-
 def _download(place: ShardPlace, descriptor: int) -> None:
     """Writes a whole shard into a file, by parallel ranges."""
     size, etag = place.info.bytes, None if place.info.sha256 else place.info.etag  # (a copy has another ETag)
@@ -195,5 +225,4 @@ def _download(place: ShardPlace, descriptor: int) -> None:
         content = place.storage.read_range(place.key, start, min(RANGE, size - start), if_match=etag)
         os.pwrite(descriptor, content, start)
 
-    with ThreadPoolExecutor(4, thread_name_prefix="range") as pool:
-        list(pool.map(part, range(0, size, RANGE)))
+    Threads(4, "range").map(part, range(0, size, RANGE))

@@ -58,6 +58,10 @@ class MixedOrder(SampleOrder):
         shard, sample = self.orders[data_set].at(k)
         return self.first_shards[data_set] + shard, sample
 
+    def open_shards(self, world: int = 1) -> int:
+        """How many shards a rank reads at the same time; whichever lanes of a data set the mixture gives it."""
+        return sum(order.open_shards() for order in self.orders)
+
     def pick(self, g: int) -> tuple[int, int]:
         """The data set of global index g ≥ 0, and the index in its own order."""
         period, position = divmod(g, self.period)

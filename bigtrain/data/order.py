@@ -37,6 +37,14 @@ class SampleOrder(ABC):
     def places(self, indices: ArrayLike) -> NDArray[np.int64]:
         """Shard and sample within it of each global index, int64 [n, 2]: `at` of many, faster by the thousand."""
 
+    def pairs(self, indices: ArrayLike) -> list[tuple[int, int]]:
+        """The same as pairs of numbers."""
+        return [(shard, sample) for shard, sample in self.places(indices).tolist()]
+
+    def open_shards(self, world: int = 1) -> int:
+        """How many shards a rank of `world` reads at the same time, about; each for long. Here all of them."""
+        return self.shards
+
     def read_ahead(self, g: int, rank: int = 0, world: int = 1) -> Iterator[int]:
         """The shards of samples g + rank, g + rank + world, … in the order in which these need them, without an end.
 
@@ -165,6 +173,11 @@ class Order(SampleOrder):
             lanes = min(self.lanes // math.gcd(self.lanes, world), len(indices))
             yield from in_turns([self._needed(indices[lane::lanes]) for lane in range(lanes)])
             first += len(indices) * world
+
+    def open_shards(self, world: int = 1) -> int:
+        """How many shards a rank of `world` reads at the same time: of each lane those that a block lies in."""
+        a_lane = math.ceil(self._block * self.shards / self.samples) + 1
+        return min(self.shards, a_lane * self.lanes // math.gcd(self.lanes, world))
 
     def _needed(self, indices: range) -> Iterator[int]:
         """The shards of samples of one block, each once; nothing is computed before the first is asked for."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 from bigtrain.data.balanced import BalancedOrder
 from bigtrain.data.mixed import MixedOrder
 from bigtrain.data.order import Order, SampleOrder
 from bigtrain.data.reader import Reader
+from bigtrain.data.threads import Threads
 
 Kind = Literal["shuffled", "balanced"]
 
@@ -31,7 +31,7 @@ def make_order(kind: Kind, reader: Reader, weights: Sequence[float], seed: int, 
     if kind == "balanced":
         if len(weights) > 1 or not shards.num_classes:
             raise ValueError("data.order (='balanced') needs one set of shards, with classes; use 'shuffled'")
-        with ThreadPoolExecutor(16) as pool:  # an index a shard is read
-            return BalancedOrder(list(pool.map(reader.labels, range(len(shards.shard_samples)))), seed)
+        labels = Threads(16, "index").map(reader.labels, range(len(shards.shard_samples)))  # an index a shard is read
+        return BalancedOrder(labels, seed)
     orders = [Order(manifest.shard_samples, seed, lanes) for manifest in shards.manifests]
     return orders[0] if len(orders) == 1 else MixedOrder(orders, weights, seed)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import islice
 from typing import NamedTuple
@@ -21,6 +20,7 @@ from bigtrain.data.fetch import Bytes, Fetcher, check_unchanged
 from bigtrain.data.files import ShardError
 from bigtrain.data.manifest import NATIVE, ShardIndex
 from bigtrain.data.shard_set import ShardPlace, ShardSet
+from bigtrain.data.threads import Threads
 
 ATTEMPTS = 3  # to read bytes that have their checksum
 REQUESTS = 16  # of an object store at the same time
@@ -64,7 +64,7 @@ class Reader:
         self.fetcher = fetcher or Fetcher(shards, self.faults)
         self.decoded_bytes = decoded_bytes
         self._buffers = Buffers()
-        self._requests = ThreadPoolExecutor(REQUESTS, thread_name_prefix="request")  # started when they are needed
+        self._requests = Threads(REQUESTS, "request")  # started when they are needed
         self._index = lru_cache(maxsize=open_shards)(self._load_index)
         self._decoded = lru_cache(maxsize=2)(self._make_decoded)  # as a growing network changes its resolution
 
@@ -86,8 +86,16 @@ class Reader:
         decoded = self._decoded(resolution)
         if decoded is not None and (found := decoded.find(sound)) is not None:
             return found
-        images = self._buffers.empty((len(sound), resolution, resolution, self.shards.channels))
-        labels = np.zeros(len(sound), dtype=np.int64)
+        images, labels, take = self._room(len(sound), resolution)
+        self._give(sound, resolution, indices, take)
+        if decoded is not None:
+            decoded.keep(sound, images, labels)
+        return images, labels
+
+    def _room(self, count: int, resolution: int) -> tuple[NDArray[np.uint8], NDArray[np.int64], Take]:
+        """Images and labels of so many samples, and what decodes a sample into them."""
+        images = self._buffers.empty((count, resolution, resolution, self.shards.channels))
+        labels = np.zeros(count, dtype=np.int64)
 
         def take(position: int, sample: Stored) -> None:
             if sample.place.resolution == NATIVE:
@@ -96,10 +104,7 @@ class Reader:
                 decode(sample.content, sample.extension, images[position])
             labels[position] = sample.label or 0
 
-        self._give(sound, resolution, indices, take)
-        if decoded is not None:
-            decoded.keep(sound, images, labels)
-        return images, labels
+        return images, labels, take
 
     def contents(self, places: Sequence[Place], resolution: int, indices: Sequence[int] | None = None) -> list[Stored]:
         """The samples at (shard, sample) places as they are stored; their checksums are right, if they have any.
@@ -115,10 +120,23 @@ class Reader:
         return [found[position] for position in range(len(places))]
 
     def all(self, resolution: int, size: int) -> Iterator[Read]:
-        """Every sample once, as stored: images and labels in batches of `size`."""
+        """Every sample once, as stored: images and labels in batches of `size`.
+
+        Damaged ones are left out of their batch: nothing takes their place. `faults` names and counts them.
+
+        Raises:
+            TooManyFaultsError, OSError: as `read`.
+        """
         places = ((shard, i) for shard, count in enumerate(self.shards.shard_samples) for i in range(count))
         while batch := list(islice(places, size)):
-            yield self.read(batch, resolution)
+            images, labels, take = self._room(len(batch), resolution)
+            tried = [position for position, place in enumerate(batch) if not self.faults.has(place)]
+            damaged = self._give_sound(batch, tried, resolution, take)
+            kept = sorted(set(tried).difference(damaged))
+            if len(kept) == len(batch):
+                yield images, labels
+            elif kept:
+                yield images[kept], labels[kept]
 
     def keys(self, places: Sequence[Place], resolution: int) -> list[str]:
         """The keys of the samples at (shard, sample) places."""

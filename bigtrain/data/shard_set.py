@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+from bigtrain.data.faults import Budget
 from bigtrain.data.locations import locate
 from bigtrain.data.manifest import Manifest, ShardInfo
 from bigtrain.storage import Storage, StorageOptions
@@ -20,15 +21,11 @@ class ShardPlace(NamedTuple):
     key: str
     info: ShardInfo
     resolution: int  # as it is stored; NATIVE for images that are cropped and resized when they are read
+    identity: str  # for file names; another one as soon as the shard is another
 
     @property
     def name(self) -> str:
         return self.storage.locate(self.key)
-
-    @property
-    def version(self) -> str:
-        """What changes when the shard does."""
-        return self.info.sha256 or f"{self.info.etag}-{self.info.bytes}"
 
 
 class ShardSet:
@@ -38,9 +35,10 @@ class ShardSet:
         parts: the storage and the manifest of each.
         options: of storages that a manifest names by full URLs.
         weights: by which the sets are mixed, if they are.
+        budget: how much of it may be damaged, for whoever reads it.
 
     Raises:
-        ValueError: if the sets differ in their channels or classes, or have no resolution in common.
+        ValueError: if the sets differ in their channels or classes.
     """
 
     def __init__(
@@ -48,12 +46,13 @@ class ShardSet:
         parts: Sequence[tuple[Storage, Manifest]],
         options: StorageOptions | None = None,
         weights: Sequence[float] = (),
+        budget: Budget = Budget(),  # noqa: B008 (it is immutable)
     ) -> None:
         if not parts:
-            raise ValueError("data.url (={}) must name at least one set of shards")
+            raise ValueError("url (={}) must name at least one set of shards")
         self.storages = [storage for storage, _ in parts]
         self.manifests = [manifest for _, manifest in parts]
-        self._options, self._weights = options, list(weights)
+        self._options, self._weights, self.budget = options, list(weights), budget
         first = self.manifests[0]
         for storage, manifest in parts[1:]:
             for name in ("channels", "classes"):
@@ -72,9 +71,9 @@ class ShardSet:
         self.locate = lru_cache(maxsize=1 << 16)(self._locate)
 
     @classmethod
-    def of(cls, storage: Storage, manifest: Manifest) -> ShardSet:
+    def of(cls, storage: Storage, manifest: Manifest, budget: Budget = Budget()) -> ShardSet:  # noqa: B008
         """One set of shards."""
-        return cls([(storage, manifest)])
+        return cls([(storage, manifest)], budget=budget)
 
     @property
     def is_local(self) -> bool:
@@ -113,9 +112,13 @@ class ShardSet:
             missing = sorted(resolution for resolution in set(resolutions) if not manifest.has(resolution))
             if missing:
                 raise ValueError(
-                    f"the shards at data.url (={storage.url!r}) have resolutions {manifest.resolutions}, not {missing} "
-                    f"of the schedule; build them with --resolutions {','.join(map(str, sorted(set(resolutions))))}"
+                    f"the shards at {storage.url!r} have resolutions {manifest.resolutions}, not {missing}; "
+                    f"build them with --resolutions {','.join(map(str, sorted(set(resolutions))))}"
                 )
+
+    def total_bytes(self, resolution: int) -> int:
+        """Those of all shards that are read for a resolution."""
+        return sum(info.bytes for manifest in self.manifests for info in manifest.shards[manifest.stored(resolution)])
 
     @property
     def hash(self) -> str:
@@ -131,7 +134,9 @@ class ShardSet:
         storage, manifest = self.storages[part], self.manifests[part]
         stored = manifest.stored(resolution)
         info = manifest.shards[stored][local]
-        return ShardPlace(*locate(storage, info, self._open), info, stored)
+        where = locate(storage, info, self._open)
+        version = info.sha256 or f"{info.etag}-{info.bytes}"
+        return ShardPlace(*where, info, stored, hashlib.sha256(f"{where.name}\0{version}".encode()).hexdigest())
 
     @property
     def requests(self) -> dict[str, int]:

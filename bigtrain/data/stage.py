@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from torch.utils.data import IterableDataset, get_worker_info
 
-from bigtrain.data.cache import ShardCache, default_folder
-from bigtrain.data.faults import Faults
+from bigtrain.data.faults import Budget
 from bigtrain.data.fetch import Fetcher
-from bigtrain.data.manifest import Manifest
+from bigtrain.data.opening import open_reader
 from bigtrain.data.order import SampleOrder
 from bigtrain.data.orders import Kind, make_order
 from bigtrain.data.prefetch import Prefetcher
 from bigtrain.data.reader import Reader
-from bigtrain.data.shard_set import ShardSet
 from bigtrain.schedules import Constant
-from bigtrain.storage import Storage, StorageOptions
+from bigtrain.storage import StorageOptions
 
 GROUP = 64  # samples that are read together
 AHEAD = 0.2  # of the cache: shards that are fetched before they are needed, by all workers
@@ -95,8 +92,8 @@ class OrderedSamples(IterableDataset[Sample]):
         self.weights = url if isinstance(url, dict) else {url: 1.0}
         self.resolution, self.seed, self.start, self.stop = resolution, seed, start, stop
         self.rank, self.world, self.kind, self.lanes, self.storage = rank, world, order, lanes, storage
-        self.cache_bytes, self.cache_folder = int(cache_gib * 2**30), cache_folder
-        self.max_bad_samples, self.max_bad_shards = max_bad_samples, max_bad_shards
+        self.cache_gib, self.cache_folder = cache_gib, cache_folder
+        self.budget = Budget(max_bad_samples, max_bad_shards)
 
     def __iter__(self) -> Iterator[Sample]:
         worker = get_worker_info()
@@ -116,8 +113,8 @@ class OrderedSamples(IterableDataset[Sample]):
                 prefetcher.close()
 
     def _read(self, reader: Reader, order: SampleOrder, indices: range) -> Iterator[Sample]:
-        places = [(shard, sample) for shard, sample in order.places(indices).tolist()]
-        for g, stored in zip(indices, reader.contents(places, self.resolution, indices), strict=True):
+        contents = reader.contents(order.pairs(indices), self.resolution, indices)
+        for g, stored in zip(indices, contents, strict=True):
             sample = {"__key__": stored.key, "__url__": stored.place.name, "__index__": g}
             sample[stored.extension] = bytes(stored.content)
             if stored.label is not None:
@@ -125,15 +122,9 @@ class OrderedSamples(IterableDataset[Sample]):
             yield sample
 
     def _open(self) -> Reader:
-        storages = [Storage(url, self.storage) for url in self.weights]
-        shards = ShardSet([(storage, Manifest.load(storage)) for storage in storages], self.storage)
-        shards.check([self.resolution])
-        faults = Faults(shards.shard_samples, self.seed, self.max_bad_samples, self.max_bad_shards)
-        cache = None
-        if self.cache_bytes and not shards.is_local:
-            folder = Path(self.cache_folder).expanduser() if self.cache_folder else default_folder()
-            cache = ShardCache(folder, self.cache_bytes)
-        return Reader(shards, faults, Fetcher(shards, faults, cache))
+        return open_reader(
+            self.weights, [self.resolution], self.seed, self.storage, self.cache_gib, self.cache_folder, self.budget
+        )
 
     def _prefetcher(
         self, fetcher: Fetcher, order: SampleOrder, rank: int, world: int, workers: int
@@ -141,4 +132,5 @@ class OrderedSamples(IterableDataset[Sample]):
         if fetcher.cache is None:
             return None
         schedule = Constant(self.resolution, 1, ENDLESS_KIMG)
-        return Prefetcher(fetcher, order, schedule, int(AHEAD * self.cache_bytes / workers), rank=rank, world=world)
+        ahead = int(AHEAD * fetcher.cache.max_bytes / workers)
+        return Prefetcher(fetcher, order, schedule, ahead, rank=rank, world=world)

@@ -45,6 +45,7 @@ class Protocol:
         ddof: delta degrees of freedom of the covariances.
         splits: parts of the samples for the Inception Score (whose std has ddof 0); None for other metrics.
         num_real: images of the reference; None for a metric without one.
+        left_out: damaged images that the reference is without; None for a metric without one.
         num_fake: samples.
         reference: hash of the manifest of the real images; None for a metric without reference.
         truncation, standing_stats, ema, label_distribution, seed: see `Provenance`.
@@ -58,6 +59,7 @@ class Protocol:
     ddof: int
     splits: int | None
     num_real: int | None
+    left_out: int | None
     num_fake: int
     reference: str | None
     truncation: float | None
@@ -85,6 +87,7 @@ class Protocol:
             ddof=1,
             splits=splits,
             num_real=None if reference is None else reference.num_real,
+            left_out=None if reference is None else reference.left_out,
             num_fake=num_fake,
             reference=None if reference is None else reference.manifest,
             truncation=provenance.truncation,

@@ -31,13 +31,15 @@ class Reference:
         features: count, sum and second moment of their features.
         class_counts: images of each class, int64 [num_classes]; empty without labels.
         manifest: hash of the manifest of the images.
-        full: whether they are the whole training set.
+        full: whether they are the whole training set,
+        left_out: but for so many damaged images.
     """
 
     features: FeatureStatistics
     class_counts: Tensor
     manifest: str
     full: bool
+    left_out: int = 0
 
     @property
     def num_real(self) -> int:
@@ -49,7 +51,9 @@ class Reference:
         return square_root(self.features.covariance)
 
 
-def content_key(manifest: str, resolution: int, extractor: Extractor, num_real: int | None = None) -> str:
+def content_key(
+    manifest: str, resolution: int, extractor: Extractor, num_real: int | None = None, damaged: bool = False
+) -> str:
     """A hash of everything that the statistics depend on, for the name of their file.
 
     Args:
@@ -57,6 +61,7 @@ def content_key(manifest: str, resolution: int, extractor: Extractor, num_real: 
         resolution: at which the images are measured.
         extractor: that measures them.
         num_real: how many of them, if not all.
+        damaged: whether damaged ones are left out; how many is in the file.
     """
     parts = {
         "manifest": manifest,
@@ -65,6 +70,7 @@ def content_key(manifest: str, resolution: int, extractor: Extractor, num_real: 
         "num_real": num_real,
         "dtype": "float64",
         "version": VERSION,
+        **({"damaged": True} if damaged else {}),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -106,26 +112,42 @@ def measure_reference(
     return Reference(statistics.cpu(), class_counts, manifest, full)
 
 
-def reference_statistics(storage: Storage, key: str, make: Callable[[], Reference]) -> Reference:
+def reference_statistics(
+    storage: Storage, key: str, make: Callable[[], Reference], damaged_key: str | None = None, may_lack: int = 0
+) -> Reference:
     """The statistics that are stored under the key below the shards, or else those of `make`, which are then stored.
 
     A store that cannot be written costs the next run the same work, and this one a warning.
+
+    Args:
+        storage: of the shards.
+        key: of the statistics of all images.
+        make: measures them.
+        damaged_key: of those that are without damaged images.
+        may_lack: so many of them; what was stored with more left out is measured again.
     """
-    name = f"evaluation/{key}.safetensors"
-    if storage.exists(name):
-        return _from_bytes(storage.read(name))
+    for one, most in ((key, 0), (damaged_key, may_lack)):
+        if one is not None and storage.exists(_name(one)):
+            reference = _from_bytes(storage.read(_name(one)))
+            if reference.left_out <= most:
+                return reference
     reference = make()
     try:
-        storage.write(name, _to_bytes(reference))
+        storage.write(_name((reference.left_out and damaged_key) or key), _to_bytes(reference))
     except OSError as error:
         _log.warning("the statistics of the real images cannot be stored, the next run computes them again: %s", error)
     return reference
 
 
+def _name(key: str) -> str:
+    return f"evaluation/{key}.safetensors"
+
+
 def _to_bytes(reference: Reference) -> bytes:
     features = reference.features
     tensors = {**features.sums(), "shift": features.shift, "class_counts": reference.class_counts}
-    return pack(tensors, {"manifest": reference.manifest, "full": reference.full})
+    card = {"manifest": reference.manifest, "full": reference.full, "left_out": reference.left_out}
+    return pack(tensors, card)
 
 
 def _from_bytes(content: bytes) -> Reference:

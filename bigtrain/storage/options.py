@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -75,6 +75,10 @@ class StorageOptions:
                 raise ValueError(f"{name} (={getattr(self, name)}) must be 0 or more")
         if self.endpoint is not None and not self.endpoint.startswith(("http://", "https://")):
             raise ValueError(f"endpoint (={self.endpoint!r}) must start with http:// or https://")
+
+    def hasty(self, retries: int, seconds: float) -> StorageOptions:
+        """The same with less patience: at most so many repeats, and none after so many seconds."""
+        return replace(self, retries=min(retries, self.retries), retry_seconds=min(seconds, self.retry_seconds))
 
     def endpoint_of(self, scheme: str, environ: Mapping[str, str] = os.environ) -> str | None:
         """The endpoint of a store of this scheme; None for the cloud's own."""

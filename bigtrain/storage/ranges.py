@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
-#: Ranges that are nearer to each other than this are one request: bytes come faster than answers.
+#: Ranges that are farther from each other than this are never one request, however large they are.
 NEAR = 1 << 20
+#: Bytes that are read for one that is needed, at most; but so many are always worth a request that they save.
+MOST_PER_BYTE, FEW = 4, 64 << 10
 
 
 class Span(NamedTuple):
@@ -14,6 +17,25 @@ class Span(NamedTuple):
 
     start: int
     stop: int
+
+
+def near_enough(ranges: Sequence[Span]) -> int:
+    """The widest gap to read over, as `merged` takes it: an answer costs more than a few bytes too many.
+
+    The smallest gaps are read, as many as leave the bytes below 4 times those that are needed, or 64 KiB in all.
+    """
+    spans, _ = merged(ranges, 0)
+    needed = sum(stop - start for start, stop in spans)
+    left = max(MOST_PER_BYTE * needed, FEW) - needed
+    gaps = sorted(after.start - before.stop for before, after in pairwise(spans))
+    near = 0
+    for number, gap in enumerate(gaps):
+        left -= gap
+        if left < 0 or gap > NEAR:
+            break
+        if number + 1 == len(gaps) or gaps[number + 1] > gap:  # of equal gaps all are read, or none
+            near = gap
+    return near
 
 
 def merged(ranges: Sequence[Span], near: int = NEAR) -> tuple[list[Span], list[int]]:

@@ -13,7 +13,7 @@ from obstore.store import ObjectStore
 from bigtrain.storage.access import Access, Counts
 from bigtrain.storage.errors import ChangedError, TruncatedError
 from bigtrain.storage.options import BUCKETS, StorageOptions, scheme_of
-from bigtrain.storage.ranges import Span, merged
+from bigtrain.storage.ranges import Span, merged, near_enough
 
 #: A larger object is read in parts of this size, each with the whole time that a request may take.
 PART = 64 << 20
@@ -57,6 +57,12 @@ class Storage:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
+
+    def hasty(self, retries: int, seconds: float) -> Storage:
+        """The same store with less patience (see `StorageOptions.hasty`); what it reads is counted here."""
+        other = Storage(self.url, self.options.hasty(retries, seconds))
+        other._access.counts = self.counts
+        return other
 
     @property
     def is_local(self) -> bool:
@@ -144,7 +150,7 @@ class Storage:
             ChangedError: if it has another ETag.
         """
         ranges = [Span(start, start + length) for start, length in zip(starts, lengths, strict=True)]
-        spans, span_of = merged(ranges)
+        spans, span_of = merged(ranges, near_enough(ranges))
 
         def get(store: ObjectStore) -> list[memoryview]:
             if not spans:

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from bigtrain.data.cache import CacheFullError, ShardCache
+from bigtrain.data.cache import CacheFullError, DiskFullError, ShardCache
 from bigtrain.data.files import InFile, ShardError
 
 SHARD = bytes(range(250)) * 4
@@ -69,6 +69,52 @@ def test_what_was_not_used_for_longest_goes_and_stays_readable_for_who_has_it(ca
     assert shards_in(cache) == ["c", "d", "e"]
 
 
+def test_what_somebody_needs_stays_and_nothing_is_removed_in_vain(cache):
+    other = ShardCache(cache.folder.parent, 3500)  # as another process has it
+    for name in "abc":
+        cache.fetch(name, 1000, SHA, writes(SHARD))
+    cache.pin("a")
+    other.pin("bz")
+    cache.fetch("d", 1000, SHA, writes(SHARD))
+    assert shards_in(cache) == ["a", "b", "d"]
+    cache.pin("ad")
+    for one in (cache, other):
+        with pytest.raises(CacheFullError, match="no room"):
+            one.fetch("e", 1000, SHA, writes(SHARD))
+    assert shards_in(cache) == ["a", "b", "d"]
+    other.pin("")
+    cache.fetch("e", 1000, SHA, writes(SHARD))
+    assert shards_in(cache) == ["a", "d", "e"]
+    cache.pin("e")
+    with pytest.raises(CacheFullError):  # two of the three would have to go, and that is not enough
+        cache.fetch("f", 3000, None, writes(bytes(3000)))
+    assert shards_in(cache) == ["a", "d", "e"]
+
+
+def _pin_and_wait(folder, ready):
+    cache = ShardCache(folder, 3500)
+    cache.pin("abc")
+    ready.set()
+    time.sleep(60)
+
+
+def test_what_a_killed_process_needed_may_go(cache):
+    for name in "abc":
+        cache.fetch(name, 1000, SHA, writes(SHARD))
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    process = context.Process(target=_pin_and_wait, args=(cache.folder.parent, ready))
+    process.start()
+    assert ready.wait(30)
+    with pytest.raises(CacheFullError):
+        cache.fetch("d", 1000, SHA, writes(SHARD))
+    process.kill()
+    process.join()
+    cache.fetch("d", 1000, SHA, writes(SHARD))
+    assert len(shards_in(cache)) == 3
+    assert list((cache.folder / "pins").iterdir()) == []
+
+
 def test_what_has_no_room_is_an_error_of_its_own(cache, monkeypatch):
     with pytest.raises(CacheFullError):
         cache.fetch("large", 4000, None, writes(bytes(4000)))
@@ -77,7 +123,7 @@ def test_what_has_no_room_is_an_error_of_its_own(cache, monkeypatch):
         raise OSError(errno.ENOSPC, "no space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(CacheFullError, match="no room"):
+    with pytest.raises(DiskFullError, match="no room"):
         cache.fetch("a", 1000, SHA, writes(SHARD))
     assert shards_in(cache) == []
 

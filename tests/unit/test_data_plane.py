@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import re
 import threading
 import time
 from collections import Counter
@@ -17,6 +18,7 @@ from bigtrain.data.datamodule import ShardDataModule
 from bigtrain.data.faults import TooManyFaultsError
 from bigtrain.data.images import prepare
 from bigtrain.data.manifest import Manifest
+from bigtrain.data.order import Order
 from bigtrain.data.prefetch import Prefetcher
 from bigtrain.data.sources import open_source
 from bigtrain.data.writer import build
@@ -172,6 +174,94 @@ def test_plans_of_what_to_fetch_are_made_by_a_thread_and_seldom(tmp_path):
     prefetcher.close()
     assert 3 <= len(planned) <= 5
     assert all(name.startswith("prefetch") for _, name in planned)
+
+
+def test_a_plan_that_fails_is_told_and_the_next_step_makes_another(tmp_path, caplog):
+    data = ShardDataModule(made(tmp_path, 200, 10), Constant(8, 8, 40))
+    prefetcher, planned = Prefetcher(data.fetcher, data.order, data.schedule, 1 << 20), []
+
+    def wanted(g):
+        planned.append(g)
+        if len(planned) == 1:
+            raise OSError("the order is on holiday")
+        return []
+
+    prefetcher.wanted = wanted
+    for g in range(0, 1000, 8):
+        prefetcher.advance(g)
+        time.sleep(0.001)
+    prefetcher.close()
+    assert len(planned) == 2
+    assert [record.message for record in caplog.records] == ["what to fetch ahead could not be planned"]
+    assert "on holiday" in caplog.text
+
+
+class FromAfar(Storage):
+    """A folder that is read as if it was in an object store."""
+
+    is_local = False
+
+
+def cached(monkeypatch, tmp_path, shards, held, lanes):
+    """Data of so many shards of 20 samples, read in blocks of two shards, with a cache for some of them."""
+    monkeypatch.setattr("bigtrain.data.opening.Storage", FromAfar)
+    monkeypatch.setattr(FromAfar, "hasty", lambda self, **_: self)
+    url = made(tmp_path, 20 * shards, 10)
+    shard_gib = max(info.bytes for info in Manifest.load(url).shards[8]) / 2**30
+    cache = {"cache_folder": str(tmp_path / "cache"), "cache_gib": 1.01 * held * shard_gib, "prefetch_gib": shard_gib}
+    data = ShardDataModule(url, Constant(8, 20, 20 * shards * 3 / 1000), decoded_mib=0, **cache)
+    data.order = Order([20] * shards, 1, lanes, block_shards=2, block_samples=1)
+    assert data.order.lanes == lanes
+    return data
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+@pytest.mark.parametrize("held", [3, 5, 30])
+def test_no_shard_is_fetched_in_the_place_of_one_that_is_needed(monkeypatch, tmp_path, lanes, held):
+    """Three epochs of 30 shards, of which 3 or 9 are open: about as many samples are fetched as are needed."""
+    data = cached(monkeypatch, tmp_path, 30, held, lanes)
+    batches = data.batches(0)
+    for moment in batches.schedule.steps(0):
+        batches.prefetcher.advance(moment.images_seen)
+        settle(batches.prefetcher)
+        batches.batch(moment)
+    counts, open_shards = batches.counts, data.order.open_shards()
+    assert counts["fetched"] * 20 + counts.get("cache_misses", 0) <= 1.1 * 1800
+    assert counts["cache_hits"] >= 0.9 * 1800 * min(1, held / open_shards)
+
+
+def settle(prefetcher):
+    """Until what was planned is fetched."""
+    deadline = time.monotonic() + 10
+    while prefetcher._plan_at is None or prefetcher._queue or prefetcher._under_way:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+@pytest.mark.parametrize(
+    ("lanes", "held", "world", "said"),
+    [(4, 3, 1, "about 3 of the 12 shards"), (4, 13, 1, None), (1, 2, 1, "about 2 of the 3"), (4, 4, 4, None)],
+)
+def test_a_cache_too_small_for_what_is_read_at_the_same_time_is_told(
+    monkeypatch, tmp_path, caplog, lanes, held, world, said
+):
+    data = cached(monkeypatch, tmp_path, 16, held, lanes)
+    for rank in range(world):
+        data.batches(0, rank, world)
+    lines = [record.message for record in caplog.records]
+    assert len(lines) == bool(said)
+    if said:
+        pattern = rf"cache_gib \(=\S+\) has room for {said} .* set cache_gib to \S+ or more, or take fewer lanes"
+        assert re.match(pattern, lines[0])
+
+
+@given(st.integers(5, 40), st.integers(1, 8), st.integers(1, 4), st.integers(0, 99))
+def test_an_order_says_how_many_shards_it_reads_at_the_same_time(count, lanes, block, seed):
+    order = Order([10] * count, seed, lanes=lanes, block_shards=block, block_samples=1)
+    for world in (1, order.lanes):
+        stretch = 10 * block * order.lanes
+        needed = order.places(np.arange(0, stretch, world))[:, 0]  # a block of each lane of rank 0
+        assert len(np.unique(needed)) <= order.open_shards(world) <= count
 
 
 def test_labels_that_were_changed_after_the_build_are_an_error(tmp_path):

@@ -146,6 +146,7 @@ def test_a_score_carries_its_protocol(reference: Reference) -> None:
         "ddof": 1,
         "splits": None,
         "num_real": 100,
+        "left_out": 0,
         "num_fake": 1000,
         "reference": "some manifest",
         "truncation": 0.5,
@@ -258,8 +259,10 @@ def test_the_content_key_is_of_everything_that_decides() -> None:
         lambda: content_key("a", 4, extractor(name="other")),
         lambda: content_key("a", 4, extractor(weight_hash="other")),
         lambda: content_key("a", 4, extractor(resize="other")),
+        lambda: content_key("a", 4, extractor(), damaged=True),
     ]
     assert len({key() for key in keys}) == len(keys)
+    assert keys[0]() == "2efb516f2139b279", "what was measured by an older bigtrain is found"
     assert [key() for key in keys] == [key() for key in keys]
 
 

@@ -1,10 +1,23 @@
-"""Damaged data: replaced within the budget, told and counted; beyond it the end."""
+"""Damaged data: replaced (in a reference: left out) within the budget, told and counted; beyond it the end."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bigtrain.callbacks.scoring import Scorer
+from bigtrain.data.datamodule import ShardDataModule
 from bigtrain.data.faults import Faults, TooManyFaultsError
+from bigtrain.data.manifest import Manifest, ShardIndex
+from bigtrain.evaluation.extractors import Extractor
+from bigtrain.evaluation.protocol import Protocol, Provenance
+from bigtrain.evaluation.reference import content_key
+from bigtrain.schedules import Constant
+from bigtrain.storage import Storage
+from tests.unit.made_source import Made, build_made
 
 SIZES = [100] * 200
 
@@ -27,7 +40,7 @@ def test_beyond_the_budget_it_stops():
     faults = Faults(SIZES, 0, max_sample_share=1e-4, max_shards=1)
     faults.add_sample((0, 0), ValueError("x"))
     faults.add_sample((0, 1), ValueError("x"))
-    with pytest.raises(TooManyFaultsError, match=r"3 of 20000 samples are damaged, at most 2 .*data.max_bad_samples"):
+    with pytest.raises(TooManyFaultsError, match=r"3 of 20000 samples are damaged, at most 2 .*\(max_bad_samples"):
         faults.add_sample((0, 2), ValueError("x"))
     assert faults.state()["samples"] == [(0, 0), (0, 1)]  # a checkpoint must not let the third pass
     for again in (faults.is_clean, lambda: faults.has((9, 9)), lambda: faults.add_shard(1, ValueError("y"))):
@@ -35,7 +48,7 @@ def test_beyond_the_budget_it_stops():
             again()
     faults = Faults(SIZES, 0, max_sample_share=1e-4, max_shards=1)
     faults.add_shard(1, ValueError("x"))
-    with pytest.raises(TooManyFaultsError, match=r"2 of 200 shards are damaged.*data.max_bad_shards"):
+    with pytest.raises(TooManyFaultsError, match=r"2 of 200 shards are damaged.*: max_bad_shards"):
         faults.add_shard(2, ValueError("x"))
     with pytest.raises(TooManyFaultsError, match=r"10.00% of the samples"):
         Faults([10] * 10, 0).add_shard(0, ValueError("x"))
@@ -74,3 +87,66 @@ def test_nothing_sound_left_is_told():
     faults.load({"shards": [0, 1], "samples": []})
     with pytest.raises(TooManyFaultsError, match="nearly all"):
         faults.substitute(0)
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    """Shards of 40 images at 8², and the names of a damaged one and of its shard."""
+    build_made(Made(40), tmp_path / "shards", samples_per_shard=10)
+    storage = Storage(tmp_path / "shards")
+    info = Manifest.load(storage).shards[8][1]
+    index = ShardIndex.from_json(storage.read(info.index))
+    content = bytearray(storage.read(info.key))
+    content[int(index.offsets[2]) + 20] ^= 1
+    storage.write(info.key, bytes(content))
+    return storage.url, info.key, index.keys[2]
+
+
+def scorer(url, **budget):
+    """Of the shards as a training has them."""
+    found = Scorer(ShardDataModule(url, Constant(8, 8, 1), **budget).shards, 8, "classifier", batch_size=16)
+    found.extractor = Pixels()
+    return found
+
+
+class Pixels(Extractor):
+    name, weight_hash, channels, feature_dim, num_classes = "pixels", "0" * 12, 1, 64, 2
+    resize, quantisation, recognises_labels, holdout_accuracy = "none", "uint8", False, None
+
+    def __init__(self):
+        super().__init__()
+        self.unused = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, images):
+        return images.flatten(1).float(), torch.zeros(len(images), 2)
+
+
+def test_the_reference_is_of_all_images_that_are_not_damaged(damaged, caplog):
+    url, shard, key = damaged
+    with pytest.raises(TooManyFaultsError, match=f"{shard}: sample '{key}' at byte .*1 of 40 samples are damaged"):
+        scorer(url).reference  # noqa: B018
+    training = ShardDataModule(url, Constant(8, 8, 1), max_bad_samples=0.03)
+    measuring = scorer(url, max_bad_samples=0.03)
+    found = measuring.reference
+    assert (found.num_real, found.left_out) == (39, 1)
+    assert found.class_counts.tolist() == [19, 20]  # the third image is an even one
+    sound = np.concatenate([images for images, _ in training.reader.all(8, 7)]).reshape(39, -1)
+    np.testing.assert_allclose(found.features.mean.numpy(), sound.mean(axis=0), atol=1e-3)
+    told = [record.message for record in caplog.records]
+    assert sum(f"{shard}: sample '{key}'" in line for line in told) == 2  # by the reader above too
+    assert "the reference is without 1 damaged images of 40, and the protocol of its scores says so" in told
+    protocol = Protocol.of(measuring.extractor, found, 100, None, Provenance())
+    assert (protocol.num_real, protocol.left_out) == (39, 1)
+
+
+def test_what_was_measured_without_damaged_images_is_kept_apart_and_within_the_budget(damaged, monkeypatch):
+    url, *_ = damaged
+    assert scorer(url, max_bad_samples=0.03).reference.left_out == 1
+    keys = {content_key(Manifest.load(url).hash, 8, Pixels(), damaged=damaged) for damaged in (False, True)}
+    (stored,) = (Path(url) / "evaluation").iterdir()
+    assert len(keys) == 2
+    assert stored.name == content_key(Manifest.load(url).hash, 8, Pixels(), damaged=True) + ".safetensors"
+    with pytest.raises(TooManyFaultsError):  # another budget
+        scorer(url).reference  # noqa: B018
+    monkeypatch.setattr("bigtrain.callbacks.scoring.measure_reference", None)
+    assert scorer(url, max_bad_samples=0.03).reference.left_out == 1

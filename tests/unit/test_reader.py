@@ -1,11 +1,16 @@
 """From shards to batches: every sample as it was written, in the order of its global index, whatever reads it."""
 
 import io
+import threading
+import time
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import simplejpeg
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -16,8 +21,10 @@ from bigtrain.data.manifest import Manifest
 from bigtrain.data.order import Order
 from bigtrain.data.reader import Reader
 from bigtrain.data.shard_set import ShardSet
+from bigtrain.data.threads import Threads
 from bigtrain.schedules import Constant, Progressive
 from bigtrain.storage import Storage
+from bigtrain.storage.ranges import Span, merged, near_enough
 
 GROWTH = {"resolutions": [4, 8], "batch_size": {4: 12, 8: 7}, "transition_kimg": 0.05, "stabilize_kimg": 0.1}
 
@@ -124,6 +131,70 @@ def test_decoding_gives_the_pixels(channels):
 def test_what_is_no_such_image_is_refused(content, extension, said):
     with pytest.raises(ValueError, match=said):
         decoded(content, extension, 1)
+
+
+def test_threads_are_as_many_as_needed_and_are_not_waited_for():
+    threads = Threads(3, "test")
+    before, at_once, most = threading.active_count(), threading.Barrier(3), []
+
+    def meet(number):
+        at_once.wait(10)  # all three are there at the same time
+        most.append(threading.active_count() - before)
+        return number
+
+    for _ in range(5):
+        assert threads.map(meet, range(6)) == list(range(6))
+    assert max(most) == 3
+    with pytest.raises(ZeroDivisionError):
+        threads.map(lambda number: 1 // number, [1, 0, 2])
+    release = threading.Event()
+    waiting = [threads.submit(release.wait, 10) for _ in range(4)]
+    deadline = time.monotonic() + 10
+    while not all(future.running() for future in waiting[:3]) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    threads.close()
+    assert waiting[3].cancelled()  # had not begun
+    release.set()
+    assert all(future.result() for future in waiting[:3])
+    with pytest.raises(RuntimeError, match="closed"):
+        threads.submit(print)
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() == before
+
+
+_RANGES = st.lists(
+    st.builds(lambda start, size: Span(start, start + size), st.integers(0, 2**24), st.integers(1, 2**14)), min_size=1
+)
+
+
+@given(_RANGES)
+def test_ranges_are_merged_while_few_bytes_too_many_are_read(ranges):
+    whole, near = merged(ranges, 0)[0], near_enough(ranges)
+    needed, gaps = bytes_of(whole), [after.start - before.stop for before, after in pairwise(whole)]
+    read = bytes_of(merged(ranges, near)[0])
+    assert read == needed + sum(gap for gap in gaps if gap <= near)
+    assert read <= max(4 * needed, 64 << 10)
+    wider = [gap for gap in gaps if gap > near]
+    if wider and min(wider) <= 1 << 20:  # one gap more, and those as wide, would be too many bytes
+        assert read + sum(gap for gap in wider if gap == min(wider)) > max(4 * needed, 64 << 10)
+
+
+def bytes_of(spans):
+    return sum(span.stop - span.start for span in spans)
+
+
+def test_tiny_images_far_apart_are_read_alone_and_neighbours_together():
+    pitch, size, counts = 2048, 600, {}
+    for name, samples in {"all": range(1000), "scattered": range(0, 10_000, 100), "two": (7, 9)}.items():
+        ranges = [Span(sample * pitch, sample * pitch + size) for sample in samples]
+        spans, _ = merged(ranges, near_enough(ranges))
+        counts[name] = len(spans) / len(ranges), bytes_of(spans) / bytes_of(ranges)
+    assert counts["all"][0] == 1 / 1000
+    assert counts["two"][0] == 1 / 2
+    assert counts["scattered"] == (1, 1)  # gaps of 200 kB: with them it would be 338 times the bytes
+    assert all(over < 4 for _, over in counts.values())
 
 
 @pytest.mark.parametrize("options", [{"decode_threads": 0}, {"batches_ahead": 0}, {"lanes": 0}])

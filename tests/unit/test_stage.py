@@ -154,8 +154,9 @@ def test_damage_is_an_error_or_replaced_and_told(tmp_path: Path, caplog: pytest.
     build_made(Made(), tmp_path)
     sound = list(OrderedSamples(str(tmp_path), 8, seed=5, stop=20))
     shard, key = damage(tmp_path)
-    with pytest.raises(TooManyFaultsError, match=f"{shard}: sample '{key}' at byte .*checksum"):
+    with pytest.raises(TooManyFaultsError, match=f"{shard}: sample '{key}' at byte .*checksum") as caught:
         list(OrderedSamples(str(tmp_path), 8, seed=5, stop=20))
+    assert "(max_bad_samples = 0.0001)" in str(caught.value)
     replaced = list(OrderedSamples(str(tmp_path), 8, seed=5, stop=20, max_bad_samples=0.05))
     (position,) = [g for g in range(20) if replaced[g] != sound[g]]
     assert sound[position]["__key__"] == key
@@ -186,5 +187,6 @@ def test_mistakes_are_told_before_anything_is_opened(options: dict[str, Any], sa
 
 
 def test_a_resolution_that_is_not_there_is_named(digits: Path) -> None:
-    with pytest.raises(ValueError, match=r"resolutions \[4, 8, 16\], not \[32\]"):
+    with pytest.raises(ValueError, match=r"resolutions \[4, 8, 16\], not \[32\]") as caught:
         next(iter(OrderedSamples(str(digits), 32, seed=5)))
+    assert "data." not in str(caught.value)  # there is no configuration here
