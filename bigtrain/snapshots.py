@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -53,10 +54,16 @@ class Snapshot:
     name: str
 
 
-def save_snapshot(storage: Storage, generator: Generator, card: Card) -> str:
-    """Writes the generator, then the card, without which it does not count. Returns the name they share."""
+def save_snapshot(storage: Storage, state: Mapping[str, Tensor], card: Card) -> str:
+    """Writes a generator, then the card, without which it does not count. Returns the name they share.
+
+    Args:
+        storage: the folder of the snapshots.
+        state: of the generator, as its `state_dict` names it; whole tensors.
+        card: what it is.
+    """
     name = moment_name(card.images_seen)
-    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in generator.state_dict().items()}
+    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
     storage.write(f"{name}.safetensors", save(tensors))
     storage.write(f"{name}.json", json.dumps(asdict(card), indent=1).encode())
     return name

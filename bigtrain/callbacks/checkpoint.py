@@ -10,7 +10,8 @@ from lightning import Trainer
 from bigtrain.callbacks.periodic import Periodic
 from bigtrain.checkpoints import Checkpoints
 from bigtrain.games import AdversarialGame, Game
-from bigtrain.runtime.signals import StopRequest
+from bigtrain.runtime.parallel import whole
+from bigtrain.runtime.signals import Agreement
 from bigtrain.snapshots import Card, save_snapshot
 from bigtrain.storage import Storage
 
@@ -21,10 +22,11 @@ class Checkpointing(Periodic):
     Args:
         kimg: the cadence.
         checkpoints: where they go.
-        facts: gives what a checkpoint says beside the tensors.
+        facts: gives what a checkpoint says beside the tensors; called by all ranks.
         snapshots: where the averaged generator goes at the same time.
         card: makes a snapshot's card.
-        stop: the request that ends the training after the step in which it comes, with a checkpoint.
+        score: of this moment, lower is better, if there is one: the best checkpoint is kept.
+        agreement: of the ranks to end the training after the step, with a checkpoint.
     """
 
     def __init__(
@@ -34,27 +36,42 @@ class Checkpointing(Periodic):
         facts: Callable[[], dict[str, Any]],
         snapshots: Storage,
         card: Callable[[AdversarialGame], Card],
-        stop: StopRequest,
+        score: Callable[[AdversarialGame], float | None],
+        agreement: Agreement,
     ) -> None:
         super().__init__(kimg)
-        self.checkpoints, self.facts, self.snapshots, self.card, self.stop = checkpoints, facts, snapshots, card, stop
+        self.checkpoints, self.facts, self.snapshots, self.card, self.score = checkpoints, facts, snapshots, card, score
+        self.agreement = agreement
+        #: The signal by which the training was ended.
+        self.stopped_by: int | None = None
 
     def on_train_start(self, trainer: Trainer, game: Game) -> None:  # type: ignore[override]
         self._saved = game.clock.images_seen
-        self.stop.arm()  # Lightning's own handler of SIGTERM would end the loop without a checkpoint
+        self.agreement.stop.arm()  # Lightning's own handler of SIGTERM would end the loop without a checkpoint
 
     def on_train_batch_end(self, trainer: Trainer, game: Game, outputs: Any, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
-        if self.stop.signal is None:
+        self.stopped_by = self.agreement.signal()
+        if self.stopped_by is None:
             super().on_train_batch_end(trainer, game, outputs, batch, batch_idx)
             return
-        self.act(trainer, game)  # type: ignore[arg-type]
+        self.save(game, wait=True)  # type: ignore[arg-type]
         trainer.should_stop = True
 
     def on_train_end(self, trainer: Trainer, game: Game) -> None:  # type: ignore[override]
-        if self.stop.signal is not None and self._saved != game.clock.images_seen:  # asked while it waited for data
-            self.act(trainer, game)  # type: ignore[arg-type]
+        alone, signal = self.agreement.world.size == 1, self.agreement.stop.signal
+        if alone and signal is not None and self._saved != game.clock.images_seen:  # while it waited for data
+            self.stopped_by = self.agreement.stop.signal
+            self.save(game, wait=True)  # type: ignore[arg-type]
+        self.checkpoints.finish()
 
     def act(self, trainer: Trainer, game: AdversarialGame) -> None:  # type: ignore[override]
-        save_snapshot(self.snapshots, game.average, self.card(game))
-        self.checkpoints.save(game.clock.images_seen, game.training_state(), self.facts())
-        self._saved = game.clock.images_seen
+        self.save(game, wait=game.clock.images_seen >= game.schedule.total_images)
+
+    def save(self, game: AdversarialGame, wait: bool) -> None:
+        """Takes snapshot and checkpoint; all ranks do so at the same step."""
+        average = {name: whole(tensor) for name, tensor in game.average.state_dict().items()}
+        if game.parallel.rank == 0:
+            save_snapshot(self.snapshots, average, self.card(game))
+        now = game.clock.images_seen
+        self.checkpoints.save(now, game.training_state(), self.facts(), self.score(game), wait)
+        self._saved = now

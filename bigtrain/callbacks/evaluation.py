@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import numpy as np
 from lightning import Trainer
+from torch import Tensor
 
 from bigtrain.callbacks.metrics import log
 from bigtrain.callbacks.periodic import Periodic
@@ -12,13 +14,22 @@ from bigtrain.callbacks.records import Records
 from bigtrain.callbacks.scoring import Scorer
 from bigtrain.evaluation.protocol import Provenance
 from bigtrain.games import AdversarialGame
+from bigtrain.runtime.world import World
 from bigtrain.sampling.generate import Sampler, drawn
 
 
 class Evaluating(Periodic):
     """Scores the samples 0 … num - 1 of the run's seed, with labels of the data's frequencies, at each cadence.
 
-    The training that follows does not notice: no number that it uses is drawn here.
+    The training that follows does not notice: no number that it uses is drawn here. Rank 0 scores; the others wait.
+
+    Args:
+        kimg: the cadence.
+        scorer: measures.
+        records: the file.
+        metrics, num, truncation: of the samples.
+        world: of the ranks.
+        alive: called now and then while it lasts.
     """
 
     def __init__(
@@ -29,12 +40,18 @@ class Evaluating(Periodic):
         metrics: Sequence[str],
         num: int,
         truncation: float | None = None,
+        world: World | None = None,
+        alive: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(kimg)
-        self.scorer, self.records = scorer, records
+        self.scorer, self.records, self.world, self.alive = scorer, records, world or World(), alive
         self.metrics, self.num, self.truncation = metrics, num, truncation
 
     def act(self, trainer: Trainer, game: AdversarialGame) -> None:  # type: ignore[override]
+        with game.whole_average():
+            self.world.first_does(lambda: self._score(trainer, game))
+
+    def _score(self, trainer: Trainer, game: AdversarialGame) -> None:
         sampler = Sampler(
             game.average,
             game.seed,
@@ -51,7 +68,12 @@ class Evaluating(Periodic):
             ema=True,
         )
         conditional = game.generator_network.num_classes > 0
-        scores = self.scorer.score(sampler, self.metrics, self.num, provenance, conditional)
+
+        def samples(indices: np.ndarray) -> tuple[Tensor, Tensor]:
+            self.alive()
+            return sampler(indices)
+
+        scores = self.scorer.score(samples, self.metrics, self.num, provenance, conditional)
         for score in scores:
             self.records.append({"images_seen": game.clock.images_seen, **score.to_dict()})
         log(trainer, {"kimg": game.clock.kimg, **{score.metric: score.value for score in scores}})

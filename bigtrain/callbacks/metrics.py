@@ -7,6 +7,7 @@ from lightning import Trainer
 from bigtrain.callbacks.periodic import Periodic
 from bigtrain.callbacks.records import Records
 from bigtrain.games import Game
+from bigtrain.runtime.world import World
 
 
 class Metrics(Periodic):
@@ -15,12 +16,15 @@ class Metrics(Periodic):
     (What a clock on the wall measures is not among them: see `Throughput`.)
     """
 
-    def __init__(self, kimg: float, records: Records) -> None:
+    def __init__(self, kimg: float, records: Records, world: World) -> None:
         super().__init__(kimg)
-        self.records = records
+        self.records, self.world = records, world
 
     def act(self, trainer: Trainer, game: Game) -> None:
-        moment = game.moment
+        moment, measured = game.moment, game.measured
+        means = self.world.means(list(measured.values()))
+        if not self.world.is_first:
+            return
         record = {
             "images_seen": game.clock.images_seen,
             "kimg": game.clock.kimg,
@@ -29,7 +33,7 @@ class Metrics(Periodic):
             "phase": moment.phase.kind,
             "batch_size": moment.phase.batch_size,
             **{f"lr/{name}": player.optimizer.param_groups[0]["lr"] for name, player in game.players.items()},
-            **{name: float(value) for name, value in game.measured.items()},
+            **dict(zip(measured, means, strict=True)),
         }
         self.records.append(record)
         log(trainer, record)

@@ -26,6 +26,11 @@ class Samples(Periodic):
         self.storage, self.num = storage, num
 
     def act(self, trainer: Trainer, game: AdversarialGame) -> None:  # type: ignore[override]
+        with game.whole_average():  # by all ranks
+            if game.parallel.rank == 0:
+                self._write(trainer, game)
+
+    def _write(self, trainer: Trainer, game: AdversarialGame) -> None:
         images, _ = sampler(game)(range(self.num))
         columns = grid_columns(self.num, game.generator_network.num_classes)
         picture = grid(images, columns)

@@ -51,6 +51,7 @@ class Throughput(Periodic):
             **{f"data/{name}": times for name, times in getattr(trainer.train_dataloader, "counts", {}).items()},
             "time": time.time(),
         }
-        self.records.append(record)
-        log(trainer, record)
+        if trainer.is_global_zero:
+            self.records.append(record)
+            log(trainer, record)
         self._begin(game)

@@ -9,7 +9,7 @@ import yaml
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace
 
 from bigtrain.cli.mistakes import explain, root_mistake
-from bigtrain.cli.settings import Cadences, Evaluation, WandB
+from bigtrain.cli.settings import Cadences, Evaluation, GuardSettings, WandB
 from bigtrain.data.datamodule import ShardDataModule
 from bigtrain.games import Game
 from bigtrain.runtime.compute import Compute
@@ -32,6 +32,9 @@ def make_parser() -> ArgumentParser:
     parser.add_argument("--compute", type=Compute, default=Compute(), help="on what the training runs")
     parser.add_argument("--cadences", type=Cadences, default=Cadences(), help="what is written when")
     parser.add_argument("--evaluation", type=Evaluation | None, default=Evaluation(), help="scores; null for none")
+    parser.add_argument(
+        "--guard", type=GuardSettings | None, default=GuardSettings(), help="watches for a collapse; null for none"
+    )
     parser.add_argument("--wandb", type=WandB | None, default=None, help="Weights & Biases; null for none")
     parser.link_arguments("seed", "game.init_args.seed")
     parser.link_arguments("seed", "data.seed")

@@ -8,23 +8,22 @@ from typing import Any
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Parses, builds, finds the place in the run's folder, trains. 0 when the training is finished."""
-    from bigtrain.cli.configuration import as_dict, instantiate, make_parser, parse  # noqa: PLC0415 (torch)
+    """Parses, builds, starts the ranks, finds the place in the run's folder, trains. 0 when training is finished."""
+    from bigtrain.cli import training  # noqa: PLC0415 (torch)
+    from bigtrain.cli.configuration import as_dict, instantiate, make_parser, parse  # noqa: PLC0415
     from bigtrain.cli.run_folder import RunFolder  # noqa: PLC0415
-    from bigtrain.cli.training import Training  # noqa: PLC0415
+    from bigtrain.runtime.compute import is_first  # noqa: PLC0415
+    from bigtrain.runtime.launch import ranks, strategy_of  # noqa: PLC0415
 
     parser = make_parser()
     config = parse(parser, arguments)
     plain = as_dict(parser, config)
-    with RunFolder(config.run or f"runs/{_name(config.config)}") as folder:
+    with RunFolder(config.run or f"runs/{_name(config.config)}", keeper=is_first()) as folder:
         folder.check(plain)
-        training = Training(folder, instantiate(parser, config), plain)
-        folder.write_config(plain)
-        training.resume()
-        code = 0 if training.finished else training.train()
-        if training.finished:
-            training.report()
-        return code
+        built = instantiate(parser, config)
+        strategy_of(built.compute)
+        with ranks(built.compute, ["fit", *arguments]):
+            return training.run(folder, built, plain)
 
 
 def _name(files: list[Any] | None) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from bigtrain.callbacks.records import Records
+from bigtrain.clock import moment_name
 from bigtrain.storage import Storage, is_remote
 
 #: What may differ between a run's configuration and the one that resumes it: it does not touch the steps already made.
@@ -18,6 +19,7 @@ FREE = (
     "cadences",
     "compute",
     "evaluation",
+    "guard",
     "wandb",
     "data.url",
     "data.storage",
@@ -35,11 +37,16 @@ FREE = (
 class RunFolder:
     """One run's folder, held by one process at a time (inside `with`).
 
+    Args:
+        path: of it.
+        keeper: whether this process holds it and writes into it; of many ranks, the first.
+
     Raises:
         ValueError: if another process holds it, or the path is a URL or a file.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, keeper: bool = True) -> None:
+        self.keeper = keeper
         if is_remote(str(path)):
             raise ValueError(f"--run (={str(path)!r}) must be a folder on this machine")
         self.path = Path(path)
@@ -49,6 +56,7 @@ class RunFolder:
         self.metrics = Records(self.path / "metrics.jsonl")
         self.throughput = Records(self.path / "throughput.jsonl")
         self.evaluation = Records(self.path / "evaluation.jsonl")
+        self.guard = Records(self.path / "guard.jsonl")
 
     def storage(self, name: str) -> Storage:
         """One of its sub-folders."""
@@ -60,7 +68,7 @@ class RunFolder:
         Raises:
             ValueError: naming the first value that differs, and both its values.
         """
-        if not self.config_path.exists():
+        if not (self.keeper and self.config_path.exists()):
             return
         before = _flat(yaml.safe_load(self.config_path.read_text(encoding="utf-8")))
         now = _flat(config)
@@ -78,10 +86,19 @@ class RunFolder:
 
     def go_back(self, images_seen: int) -> None:
         """Forgets what was recorded after that moment: it will be recorded again."""
-        for records in (self.metrics, self.throughput, self.evaluation):
+        assert self.keeper
+        for records in (self.metrics, self.throughput, self.evaluation, self.guard):
             records.go_back(images_seen)
 
+    def remove_after(self, images_seen: int) -> None:
+        """Removes the pictures and snapshots of moments after that one, which will not be made again."""
+        last = moment_name(images_seen)
+        for storage in (self.storage("samples"), self.storage("snapshots")):
+            storage.delete([key for key, _ in storage.list() if _is_later(key, last)])
+
     def __enter__(self) -> RunFolder:
+        if not self.keeper:
+            return self
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = (self.path / ".lock").open("w")
         try:
@@ -94,7 +111,14 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._lock.close()
+        if self.keeper:
+            self._lock.close()
+
+
+def _is_later(key: str, last: str) -> bool:
+    """Whether a file's name begins with a moment's, and a later one than that."""
+    begins = key[: len(last)]
+    return begins.replace(".", "").isdigit() and begins > last
 
 
 def _flat(config: Any, prefix: str = "") -> dict[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from bigtrain.callbacks.guard_signs import Limits
+
 
 @dataclass(frozen=True)
 class Cadences:
@@ -62,3 +64,31 @@ class WandB:
     project: str = "bigtrain"
     name: str | None = None
     mode: Literal["online", "offline"] = "offline"
+
+
+@dataclass(frozen=True)
+class GuardSettings(Limits):
+    """What is watched for a collapse, in guard.jsonl, and what follows one.
+
+    Args:
+        every_kimg: the cadence of its looks (0: none). A few looks between two checkpoints are enough; with large
+            batches let some dozens of steps lie between them.
+        on_collapse: `warn` only says so; `stop` ends the training; `rollback` goes back to the last good checkpoint.
+        rollback: what is other afterwards: `reseed`: latents, labels and all else that is drawn beside the data;
+            `slower`: the learning rates, by `factor`.
+        max_rollbacks: after which a collapse ends the training.
+        factor: of the learning rates, once more with each rollback that makes them slower.
+    """
+
+    every_kimg: float = 10.0
+    on_collapse: Literal["warn", "stop", "rollback"] = "warn"
+    rollback: Literal["reseed", "slower"] = "reseed"
+    max_rollbacks: int = 3
+    factor: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_rollbacks < 1:
+            raise ValueError(f"guard.max_rollbacks (={self.max_rollbacks}) must be at least 1")
+        if not 0 < self.factor < 1:
+            raise ValueError(f"guard.factor (={self.factor}) must be between 0 and 1")

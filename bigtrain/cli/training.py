@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 import sys
@@ -19,81 +20,139 @@ from bigtrain.callbacks.progress import TrainingProgress
 from bigtrain.callbacks.samples import Samples
 from bigtrain.callbacks.scoring import Scorer
 from bigtrain.callbacks.throughput import Throughput
+from bigtrain.callbacks.watching import Stragglers, Watching
 from bigtrain.checkpoints import Checkpoints
+from bigtrain.cli.rollbacks import Rollbacks
 from bigtrain.cli.run_folder import RunFolder
 from bigtrain.cli.settings import WandB
 from bigtrain.data.datamodule import ShardDataModule
 from bigtrain.games import AdversarialGame
 from bigtrain.games.player import NonFiniteError
+from bigtrain.runtime.compute import Compute
 from bigtrain.runtime.environment import versions
-from bigtrain.runtime.signals import StopRequest
+from bigtrain.runtime.launch import join, trainer_arguments
+from bigtrain.runtime.parallel import Parallel
+from bigtrain.runtime.signals import Agreement, StopRequest, leave
+from bigtrain.runtime.watch import Watch
+from bigtrain.runtime.world import World
 from bigtrain.snapshots import Card
 
 
-class Training:
-    """One training in its folder.
+def run(folder: RunFolder, built: Any, config: dict[str, Any]) -> int:
+    """Trains on one rank, in the process that is to be it. Returns the exit code: 0 when the training is finished.
 
     Args:
         folder: of the run.
         built: the instantiated configuration.
         config: the same as plain data.
+    """
+    compute: Compute = built.compute
+    compute.apply()
+    for package in ("lightning.pytorch", "lightning.fabric"):  # they tell what this command does not do
+        logging.getLogger(package).setLevel(logging.WARNING)
+    with warnings.catch_warnings():  # a machine may well have `srun`, and train without it
+        warnings.filterwarnings("ignore", message="The `srun` command is available")
+        trainer = Trainer(
+            **trainer_arguments(compute),
+            max_epochs=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            default_root_dir=folder.path,
+        )
+    world, parallel = join(trainer, compute)
+    watch = Watch(world, stalled_seconds=compute.timeout_seconds)
+    try:
+        with watch:
+            training = Training(folder, built, config, world, parallel, watch)
+            training.resume()
+            code = 0 if training.finished else training.train(trainer)
+            if training.finished and world.is_first:
+                training.report()
+        world.leave()
+        if code > 128:
+            leave(code - 128, world)
+        return code
+    except (ValueError, OSError):
+        if watch.first_to_fail:
+            raise
+        return 2  # another rank says the same
+
+
+class Training:
+    """One training in its folder, as one of its ranks sees it.
+
+    Args:
+        folder: of the run.
+        built: the instantiated configuration.
+        config: the same as plain data.
+        world: of the ranks.
+        parallel: how the players are spread over them.
+        watch: over the ranks.
 
     Raises:
-        ValueError: if game and data do not fit, or the folder's checkpoint is not of them.
+        ValueError: if game, data and ranks do not fit, or the folder's checkpoint is not of them.
     """
 
-    def __init__(self, folder: RunFolder, built: Any, config: dict[str, Any]) -> None:
+    def __init__(
+        self, folder: RunFolder, built: Any, config: dict[str, Any], world: World, parallel: Parallel, watch: Watch
+    ) -> None:
         self.folder, self.built, self.config = folder, built, config
+        self.world, self.watch = world, watch
         self.game: AdversarialGame = built.game
         self.data: ShardDataModule = built.data
         _check_fit(self.game, self.data)
-        self.checkpoints = Checkpoints(folder.storage("checkpoints"), built.cadences.keep_checkpoints)
+        if built.compute.precision == "64-true":
+            self.game.double()  # before the optimizers, which Lightning would leave behind
+        self.game.spread_over(parallel)
+        self.checkpoints = Checkpoints(folder.storage("checkpoints"), built.cadences.keep_checkpoints, world)
+        self.rollbacks = Rollbacks(folder, self.checkpoints, world, built.guard)
         self.stop = StopRequest()
-        self.data.stopping = lambda: self.stop.signal is not None
+        if world.size == 1:  # alone, a training that waits for data can stop at once
+            self.data.stopping = lambda: self.stop.signal is not None
 
     @property
     def finished(self) -> bool:
         return self.game.clock.images_seen >= self.game.schedule.total_images
 
     def resume(self) -> None:
-        """Goes to the newest checkpoint, or to the beginning; what was recorded after it is forgotten."""
-        checkpoint = self.checkpoints.load()
-        if checkpoint is None:
-            self.folder.go_back(-1)
-            return
-        if checkpoint.facts["manifest"] != self.data.shards.hash:
-            raise ValueError(
-                f"the shards at data.url (={self.data.shards.url!r}) are not those that the run in {self.folder.path} "
-                f"was trained on (another manifest): give these, or another --run folder to begin anew"
-            )
-        self.game.load_training_state(checkpoint.tensors, checkpoint.images_seen)
-        self.data.faults.load(checkpoint.facts.get("quarantine", {"shards": [], "samples": []}))
-        self.folder.go_back(checkpoint.images_seen)
-        _say(f"resuming {self.folder.path} at {self.game.clock.kimg:g} kimg")
+        """Goes to the newest good checkpoint, or to the beginning; what was recorded after it is forgotten."""
+        checkpoint = self.checkpoints.load(self.rollbacks.place())
+        if checkpoint is not None:
+            if checkpoint.facts["manifest"] != self.data.shards.hash:
+                raise ValueError(
+                    f"the shards at data.url (={self.data.shards.url!r}) are not those that the run in "
+                    f"{self.folder.path} was trained on (another manifest): give these, or another --run folder to "
+                    "begin anew"
+                )
+            self.game.load_training_state(checkpoint.tensors, checkpoint.images_seen)
+            self.data.faults.load(checkpoint.facts.get("quarantine", {"shards": [], "samples": []}))
+        self.rollbacks.apply(self.game)
+        if self.world.is_first:
+            self.folder.write_config(self.config)
+            self.folder.go_back(-1 if checkpoint is None else checkpoint.images_seen)
+            if checkpoint is not None:
+                _say(f"resuming {self.folder.path} at {self.game.clock.kimg:g} kimg")
 
-    def train(self) -> int:
+    def train(self, trainer: Trainer) -> int:
         """Trains to the end, or until a signal asks to stop. Returns the exit code."""
-        self.built.compute.apply()
-        for evaluating in self.evaluating:
-            evaluating.scorer.prepare(evaluating.metrics, evaluating.num)
-        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # it tells what this command does not do
-        trainer = Trainer(
-            **self.built.compute.trainer_arguments(),
-            max_epochs=1,
-            logger=self.loggers,
-            callbacks=self.callbacks,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-            default_root_dir=self.folder.path,
-        )
+        self.world.first_does(self._prepare_scores)
+        trainer.loggers = self.loggers
+        trainer.callbacks.extend(self.callbacks)  # type: ignore[attr-defined]
         try:
             with self.stop, warnings.catch_warnings():
                 # Lightning uses what torch has deprecated, and wonders about an average that is not trained.
                 warnings.filterwarnings("ignore", module="lightning")
                 trainer.fit(self.game, self.data)
+                while self.rollbacks.asked:
+                    self.resume()
+                    trainer.fit_loop.max_epochs = (trainer.fit_loop.max_epochs or 0) + 1
+                    trainer.fit(self.game, self.data)
         except NonFiniteError as error:
+            with contextlib.suppress(OSError):
+                self.checkpoints.finish()
             names = self.checkpoints.names()
             last = self.checkpoints.storage.locate(names[-1]) if names else "none yet"
             raise ValueError(
@@ -101,8 +160,14 @@ class Training:
             ) from error
         if self.finished:
             return 0
-        _say(f"stopped at {self.game.clock.kimg:g} kimg with a checkpoint; the same command resumes")
-        return 128 + (self.stop.signal or 0)
+        stopped_by = self.checkpointing.stopped_by or 0
+        if self.world.is_first:
+            _say(f"stopped at {self.game.clock.kimg:g} kimg with a checkpoint; the same command resumes")
+        return 128 + stopped_by
+
+    def _prepare_scores(self) -> None:
+        for evaluating in self.evaluating:
+            evaluating.scorer.prepare(evaluating.metrics, evaluating.num)
 
     def report(self) -> None:
         """Names what was made, with the newest scores."""
@@ -116,7 +181,7 @@ class Training:
     @cached_property
     def loggers(self) -> list[Logger]:
         wandb: WandB | None = self.built.wandb
-        if wandb is None:
+        if wandb is None or not self.world.is_first:
             return []
         name = wandb.name or self.folder.path.resolve().name
         logger = WandbLogger(
@@ -135,21 +200,30 @@ class Training:
     def callbacks(self) -> list[Callback]:
         """In the order in which they act after a step: a checkpoint comes last."""
         cadences = self.built.cadences
+        shown = [TrainingProgress()] if self.world.is_first else []
         return [
             Throughput(cadences.metrics_kimg, self.folder.throughput),
-            Metrics(cadences.metrics_kimg, self.folder.metrics),
-            TrainingProgress(),
+            Metrics(cadences.metrics_kimg, self.folder.metrics, self.world),
+            *shown,
             Samples(cadences.samples_kimg, self.folder.storage("samples"), cadences.num_samples),
             *self.evaluating,
-            Checkpointing(
-                cadences.checkpoint_kimg,
-                self.checkpoints,
-                self.facts,
-                self.folder.storage("snapshots"),
-                self.card,
-                self.stop,
-            ),
+            *self.rollbacks.guards,
+            Watching(self.watch),
+            Stragglers(self.world),
+            self.checkpointing,
         ]
+
+    @cached_property
+    def checkpointing(self) -> Checkpointing:
+        return Checkpointing(
+            self.built.cadences.checkpoint_kimg,
+            self.checkpoints,
+            self.facts,
+            self.folder.storage("snapshots"),
+            self.card,
+            self.score,
+            Agreement(self.world, self.stop),
+        )
 
     @cached_property
     def evaluating(self) -> list[Evaluating]:
@@ -160,20 +234,51 @@ class Training:
         resolution = self.game.generator_network.resolution
         scorer = Scorer(self.data.shards, resolution, wanted.extractor, wanted.inception_weights, wanted.batch_size)
         records = self.folder.evaluation
-        return [Evaluating(wanted.every_kimg, scorer, records, wanted.metrics, wanted.num, wanted.truncation)]
+        return [
+            Evaluating(
+                wanted.every_kimg,
+                scorer,
+                records,
+                wanted.metrics,
+                wanted.num,
+                wanted.truncation,
+                self.world,
+                self.watch.alive,
+            )
+        ]
 
     def facts(self) -> dict[str, Any]:
-        """What a checkpoint says beside the tensors."""
+        """What a checkpoint says beside the tensors; asked of all ranks at once."""
         return {
             "manifest": self.data.shards.hash,
-            "quarantine": self.data.faults.state(),
+            "quarantine": self._quarantine(),
+            "rollbacks": self.rollbacks.list,
             "config": self.config,
             "versions": versions(),
         }
 
+    def _quarantine(self) -> dict[str, Any]:
+        """What any of the ranks has set aside."""
+        state = self.data.faults.state()
+        shards = self.world.gather_lists(state["shards"])
+        samples = self.world.gather_lists([number for place in state["samples"] for number in place])
+        return {
+            "shards": sorted({int(shard) for row in shards for shard in row}),
+            "samples": sorted({(int(a), int(b)) for row in samples for a, b in zip(row[::2], row[1::2], strict=True)}),
+        }
+
+    def score(self, game: AdversarialGame) -> float | None:
+        """The FID that was measured at this moment, if it was."""
+        found = [score for score in self._scores(game) if score["metric"].startswith("fid")]
+        return float(found[0]["value"]) if found else None
+
+    def _scores(self, game: AdversarialGame) -> list[dict[str, Any]]:
+        """Those of this moment; rank 0 has them."""
+        now = game.clock.images_seen
+        return [score for score in self.folder.evaluation.read() if score["images_seen"] == now]
+
     def card(self, game: AdversarialGame) -> Card:
         """The card of a snapshot that is taken now, with the scores of this moment."""
-        scores = [score for score in self.folder.evaluation.read() if score["images_seen"] == game.clock.images_seen]
         return Card(
             network=self.config["game"]["init_args"]["generator"]["init_args"]["network"],
             images_seen=game.clock.images_seen,
@@ -185,7 +290,7 @@ class Training:
             manifest=self.data.shards.hash,
             versions=versions(),
             config=self.config,
-            scores=scores,
+            scores=self._scores(game),
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any, Literal, cast
 
 import torch
@@ -10,12 +12,14 @@ from torch import Tensor
 from bigtrain import randomness
 from bigtrain.clock import images
 from bigtrain.games.base import Batch, Game
+from bigtrain.games.checks import check_batches, check_compiled, check_kinds, check_players, check_schedule
 from bigtrain.games.ema import EMA
+from bigtrain.games.loss_scale import LossScale
 from bigtrain.games.player import Player
 from bigtrain.networks import Discriminator, Generator
-from bigtrain.networks.base import Network
 from bigtrain.objectives import Objective
 from bigtrain.regularizers import Regularizer, Shown
+from bigtrain.runtime.parallel import Parallel
 from bigtrain.sampling.latents import Inputs
 from bigtrain.sampling.pixels import fade, to_float
 from bigtrain.schedules import Moment, Schedule
@@ -61,15 +65,27 @@ class AdversarialGame(Game):
         self.objective, self.regularizers = objective, regularizers
         self.accumulation, self.joint_pass, self.fake_labels = accumulation, joint_pass, fake_labels
         self.add_players(generator=generator, discriminator=discriminator)
-        _check_kinds(generator.network, discriminator.network)
+        check_kinds(generator.network, discriminator.network)
         self.ema = EMA(generator.network, images(ema_half_life_kimg), images(ema_start_kimg))
+        self.average_spread = self.parallel.spread(self.ema.network)
         self.class_counts = class_counts or [1] * self.generator_network.num_classes
         self._inputs = {
             turn: Inputs(seed, turn, self.generator_network.latent_dim, self.class_counts) for turn in self.player_names
         }
-        _check_players(self.generator_network, self.discriminator_network)
-        _check_schedule(schedule, self.generator_network, self.discriminator_network)
-        _check_batches(schedule, accumulation, self.discriminator_network.batch_group)
+        check_players(self.generator_network, self.discriminator_network)
+        check_compiled(discriminator.is_compiled, regularizers)
+        check_schedule(schedule, self.generator_network, self.discriminator_network)
+        check_batches(schedule, accumulation, self.discriminator_network.batch_group)
+
+    def spread_over(self, parallel: Parallel) -> None:
+        check_batches(self.schedule, self.accumulation, self.discriminator_network.batch_group, parallel.world)
+        super().spread_over(parallel)
+        self.average_spread = parallel.spread(self.ema.network.to(parallel.device))
+
+    def scale_losses(self) -> None:
+        """Gives each player a loss scale of its own, which float16 needs; before anything is trained or loaded."""
+        for player in self.players.values():
+            player.loss_scale = LossScale()
 
     @property
     def generator_network(self) -> Generator:
@@ -84,135 +100,122 @@ class AdversarialGame(Game):
         """The generator's average: what is sampled, scored and shared."""
         return cast(Generator, self.ema.network)
 
-    @property
-    def weight(self) -> Tensor:
-        """A weight of the generator, whose device and type the latents and images take."""
-        return next(self.generator_network.parameters())
+    @contextlib.contextmanager
+    def whole_average(self) -> Iterator[Generator]:
+        """The average with all of its weights inside the block, which all ranks enter together."""
+        with self.average_spread.whole():
+            yield self.average
 
     def play(self, moment: Moment, batch: Batch) -> None:
         phase = moment.phase
         real, label = batch["images"], batch["labels"]
+        size = phase.batch_size // self.parallel.world
         for turn in range(phase.d_steps_per_g_step):
-            part = slice(turn * phase.batch_size, (turn + 1) * phase.batch_size)
+            part = slice(turn * size, (turn + 1) * size)
             self.discriminator_turn(moment, moment.images_seen + turn * phase.batch_size, real[part], label[part])
         self.generator_turn(moment)
         self.ema.update(self.generator_network, moment.images_seen, phase.images_per_step)
 
     def discriminator_turn(self, moment: Moment, first: int, real: Tensor, label: Tensor) -> None:
-        """One discriminator update, with the real images of indices first, first + 1, …"""
+        """One discriminator update, with this rank's part of the real images of indices first, first + 1, …"""
         total = torch.zeros((), device=self.device)
-        for part in self.parts(len(real)):
-            shown = self.show(moment, range(first + part.start, first + part.stop), real[part], label[part])
-            losses = {"adversarial": self.objective.discriminator(shown.real_logits, shown.fake_logits)}
-            losses.update((regularizer.name, regularizer(shown)) for regularizer in self.regularizers)
-            loss = torch.stack(list(losses.values())).sum() / self.accumulation
-            loss.backward()
+        for part, last in self.parts(len(real)):
+            indices = self.indices(first, part)
+            fake, fake_label = self.fakes(moment, indices, label[part] if self.fake_labels == "real" else None)
+            loss = self.discriminator.run(
+                last, self.discriminator_loss, moment, indices, real[part], label[part], fake, fake_label
+            )
+            self.discriminator.scaled(loss).backward()
             total += loss.detach()
-            self.measure(**{f"loss_d/{name}": value for name, value in losses.items()})
-            self.measure(**{"logit/real": shown.real_logits, "logit/fake": shown.fake_logits})
         norm = self.discriminator.step(total, moment.images_seen)
-        self.measure(**{"loss_d": total, "grad_norm_d": norm})
+        self.measure(**{"loss_d": total, "grad_norm_d": norm, **self.discriminator.scaling("d")})
 
     def generator_turn(self, moment: Moment) -> None:
         """One generator update. The discriminator passes the gradient on to the images; its own is not computed."""
         total = torch.zeros((), device=self.device)
-        for part in self.parts(moment.phase.batch_size):
-            indices = range(moment.images_seen + part.start, moment.images_seen + part.stop)
-            fake, label = self.generate(moment, "generator", indices)
+        for part, last in self.parts(moment.phase.batch_size // self.parallel.world):
+            indices = self.indices(moment.images_seen, part)
+            latent, label = self.inputs("generator", indices)
+            fake = self.generator.run(last, self.generate, moment, latent, label)
             leaf = fake.detach().requires_grad_(True)
-            loss = self.objective.generator(self.discriminate(moment, leaf, label)) / self.accumulation
-            (gradient,) = torch.autograd.grad(loss, leaf)
+            with self.discriminator.whole():
+                loss = self.generator_loss(moment, leaf, label) / self.accumulation
+                (gradient,) = torch.autograd.grad(self.generator.scaled(loss), leaf)
             fake.backward(gradient)
             total += loss.detach()
         norm = self.generator.step(total, moment.images_seen)
-        self.measure(**{"loss_g": total, "grad_norm_g": norm})
+        self.measure(**{"loss_g": total, "grad_norm_g": norm, **self.generator.scaling("g")})
 
-    def parts(self, size: int) -> list[slice]:
-        """The equal parts in which a batch of that size is played."""
+    def parts(self, size: int) -> Iterator[tuple[slice, bool]]:
+        """The equal parts in which a rank's batch of that size is played, and whether it is the last."""
         length = size // self.accumulation
-        return [slice(start, start + length) for start in range(0, size, length)]
+        for start in range(0, size, length):
+            yield slice(start, start + length), start + length == size
 
-    def show(self, moment: Moment, indices: range, real: Tensor, label: Tensor) -> Shown:
-        """The discriminator's logits of real images and of as many fakes."""
-        real = fade(to_float(real).to(self.weight), moment.alpha)
+    def indices(self, first: int, part: slice) -> range:
+        """The indices of a part of this rank's batch, where the global batch begins at `first`."""
+        world, rank = self.parallel.world, self.parallel.rank
+        return range(first + part.start * world + rank, first + part.stop * world + rank, world)
+
+    def generator_loss(self, moment: Moment, fake: Tensor, label: Tensor) -> Tensor:
+        """The objective, from fakes that the discriminator has not seen."""
+        return self.objective.generator(self.discriminate(moment, fake, label))
+
+    def discriminator_loss(
+        self, moment: Moment, indices: range, real: Tensor, label: Tensor, fake: Tensor, fake_label: Tensor
+    ) -> Tensor:
+        """The objective and the penalties, from images as they are stored and as many fakes."""
+        real = fade(to_float(real).to(fake), moment.alpha)
         real.requires_grad_(any(regularizer.of_real_logits for regularizer in self.regularizers))
-        with torch.no_grad():
-            given = label if self.fake_labels == "real" else None
-            fake, fake_label = self.generate(moment, "discriminator", indices, given)
         if self.joint_pass:
             logits = self.discriminate(moment, torch.cat((real, fake)), torch.cat((label, fake_label)))
             real_logits, fake_logits = logits.chunk(2)
         else:
             real_logits = self.discriminate(moment, real, label)
             fake_logits = self.discriminate(moment, fake, fake_label)
-        return Shown(
+        shown = Shown(
             real,
             fake,
             real_logits,
             fake_logits,
-            discriminate=lambda x: self.discriminate(moment, x, label),
+            discriminate=lambda x: self.discriminate(moment, x, label.repeat_interleave(len(x) // len(label))),
             uniform=lambda: torch.from_numpy(randomness.uniform(self.seed, "mix", indices)).to(fake),
+            normal=lambda count: torch.from_numpy(randomness.normal(self.seed, "near", indices, count)).to(fake),
         )
+        losses = {"adversarial": self.objective.discriminator(real_logits, fake_logits)}
+        losses.update((regularizer.name, regularizer(shown)) for regularizer in self.regularizers)
+        self.measure(**{f"loss_d/{name}": value for name, value in losses.items()})
+        self.measure(**{"logit/real": real_logits, "logit/fake": fake_logits})
+        return torch.stack(list(losses.values())).sum() / self.accumulation
 
-    def generate(self, moment: Moment, turn: str, indices: range, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Fakes of a player's turn and their labels; latents, and labels unless given, are addressed by the indices."""
-        latent, drawn = self._inputs[turn](indices)
-        label = drawn.to(self.device) if label is None else label
-        place = self.place(moment, self.generator_network)
-        return self.generator(latent.to(self.weight), label, **place).to(self.weight), label
+    @torch.no_grad()
+    def fakes(self, moment: Moment, indices: range, label: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Fakes of a discriminator turn and their labels, which are drawn unless given."""
+        latent, drawn = self.inputs("discriminator", indices)
+        label = drawn if label is None else label
+        with self.generator.whole():
+            return self.generate(moment, latent, label), label
+
+    def inputs(self, turn: str, indices: range) -> tuple[Tensor, Tensor]:
+        """Latents and labels of a player's turn, addressed by the indices."""
+        latent, label = self._inputs[turn](indices)
+        return latent.to(self.device, self.float_type), label.to(self.device)
+
+    def generate(self, moment: Moment, latent: Tensor, label: Tensor) -> Tensor:
+        """Images in the type of the weights, also where half precision made them."""
+        network = self.generator_network
+        return network(latent, label, **self.place(moment, network)).to(self.float_type)
 
     def discriminate(self, moment: Moment, shown: Tensor, label: Tensor) -> Tensor:
         """Logits in the type of the weights: a loss is not computed in half precision."""
-        return self.discriminator(shown, label, **self.place(moment, self.discriminator_network)).to(self.weight)
+        network = self.discriminator_network
+        return network(shown, label, **self.place(moment, network)).to(self.float_type)
+
+    @property
+    def float_type(self) -> torch.dtype:
+        return next(self.generator_network.parameters()).dtype
 
     @staticmethod
     def place(moment: Moment, network: Generator | Discriminator) -> dict[str, Any]:
         """Where a growing network stands; nothing for the others."""
         return {"resolution": moment.resolution, "alpha": moment.alpha} if network.progressive else {}
-
-
-def _check_kinds(generator: Network, discriminator: Network) -> None:
-    for name, network, kind in (("generator", generator, Generator), ("discriminator", discriminator, Discriminator)):
-        if not isinstance(network, kind):
-            raise ValueError(f"{name}.network makes a {type(network).__name__}, which is not a {kind.__name__}")
-
-
-def _check_players(generator: Generator, discriminator: Discriminator) -> None:
-    for name in ("resolution", "image_channels", "num_classes"):
-        of_generator, of_discriminator = getattr(generator, name), getattr(discriminator, name)
-        if of_generator != of_discriminator:
-            raise ValueError(
-                f"{name} must be the same for both players: it is {of_generator} for the generator and "
-                f"{of_discriminator} for the discriminator"
-            )
-
-
-def _check_schedule(schedule: Schedule, generator: Generator, discriminator: Discriminator) -> None:
-    for network in (generator, discriminator):
-        name, own = type(network).__name__, network.resolution
-        if network.progressive and max(schedule.resolutions) > own:
-            raise ValueError(f"the schedule's resolutions {schedule.resolutions} go beyond those of {name} (={own})")
-        if not network.progressive and schedule.resolutions != [own]:
-            raise ValueError(f"{name} does not grow: the schedule's resolutions {schedule.resolutions} must be [{own}]")
-
-
-def _check_batches(schedule: Schedule, accumulation: int, group: int) -> None:
-    if accumulation < 1:
-        raise ValueError(f"accumulation (={accumulation}) must be at least 1")
-    for phase in schedule.phases:
-        if phase.batch_size % accumulation:
-            raise ValueError(
-                f"batch_size (={phase.batch_size}) at {phase.resolution}² must be a multiple of accumulation "
-                f"(={accumulation}); nearest: {_multiples(phase.batch_size, accumulation)}"
-            )
-        part = phase.batch_size // accumulation
-        if part % group and part > group:
-            raise ValueError(
-                f"batch_size / accumulation (={part}) at {phase.resolution}² must be a multiple of the "
-                f"discriminator's stddev_group (={group}); nearest: {_multiples(part, group)}"
-            )
-
-
-def _multiples(value: int, of: int) -> str:
-    """The multiples next to a value, for a message."""
-    return " or ".join(str(m) for m in (value // of * of, (value // of + 1) * of) if m)

@@ -7,12 +7,15 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from bigtrain.runtime.parallel import local
+
 
 class EMA(nn.Module):
     """An average of all state of a network, buffers included, with a half-life in images.
 
     After each step of `images` real images: average ← lerp(network, average, β) with β = 0.5^(images / half-life), so
-    the average is the same for every batch size. Before `start` images it is a copy. Whole numbers are copied.
+    the average is the same for every batch size. Before `start` images it is a copy. Whole numbers are copied. Sharded
+    networks have an average that is sharded alike: each rank averages what it holds.
 
     Args:
         network: what is averaged; the average begins as a copy of it.
@@ -47,4 +50,4 @@ class EMA(nn.Module):
 
 
 def _tensors(network: nn.Module) -> list[Tensor]:
-    return [*network.parameters(), *network.buffers()]
+    return [local(tensor) for tensor in (*network.parameters(), *network.buffers())]

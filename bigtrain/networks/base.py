@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor, nn
+
+from bigtrain.networks.recompute import recomputed
 
 
 class Network(nn.Module):
@@ -15,9 +18,11 @@ class Network(nn.Module):
         image_channels: 1 for grey, 3 for colour.
         num_classes: classes of the labels; 0 for an unconditional network.
         progressive: whether `forward` also takes `resolution` and `alpha`.
+        recompute: whether the blocks' activations are computed again in backward instead of being kept.
     """
 
     progressive = False
+    recompute = False
 
     def __init__(self, resolution: int, image_channels: int, num_classes: int) -> None:
         super().__init__()
@@ -34,6 +39,10 @@ class Network(nn.Module):
         if label is None:
             raise ValueError(f"{type(self).__name__} is conditional (num_classes={self.num_classes}): give a label")
         return label
+
+    def through(self, block: nn.Module, *inputs: Tensor) -> Tensor:
+        """What one of the network's blocks gives: all passes through them go this way."""
+        return recomputed(block, *inputs) if self.recompute and torch.is_grad_enabled() else block(*inputs)
 
     def activate(self, resolution: int, fading: bool) -> None:
         """Freezes what has no part in that resolution. Nothing for networks that do not grow."""

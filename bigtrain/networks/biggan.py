@@ -15,13 +15,13 @@ from torch.nn import functional as F
 
 from bigtrain.networks.base import Discriminator, Generator, Network
 from bigtrain.networks.layers import (
+    BatchNorm2d,
     ConditionalBatchNorm2d,
     SelfAttention2d,
     SpectralConv2d,
     SpectralEmbedding,
     SpectralLinear,
     SpectralNorm,
-    UnconditionalBatchNorm2d,
 )
 
 Init = Literal["orthogonal", "normal", "xavier"]
@@ -95,7 +95,7 @@ class _GeneratorBlock(nn.Module):
 def _batch_norm(channels: int, condition_dim: int, bn_eps: float, sn_eps: float) -> nn.Module:
     if condition_dim:
         return ConditionalBatchNorm2d(channels, condition_dim, bn_eps, sn_eps)
-    return UnconditionalBatchNorm2d(channels, eps=bn_eps)
+    return BatchNorm2d(channels, eps=bn_eps)
 
 
 class BigGANGenerator(Generator):
@@ -149,7 +149,7 @@ class BigGANGenerator(Generator):
         self.attention = nn.ModuleDict(
             {str(at): SelfAttention2d(channels[resolutions.index(at) + 1], sn_eps) for at in attention}
         )
-        self.last_norm = nn.BatchNorm2d(channels[-1], eps=bn_eps)
+        self.last_norm = BatchNorm2d(channels[-1], eps=bn_eps)
         self.last = SpectralConv2d(channels[-1], image_channels, 3, eps=sn_eps)
         _initialise(self, init)
         if self.shared is not None:
@@ -166,7 +166,7 @@ class BigGANGenerator(Generator):
         first, conditions = self.conditions(latent, label)
         x = self.first(first).reshape(len(latent), -1, 4, 4)  # [n, channels, 4, 4]
         for block, condition in zip(self.blocks, conditions, strict=True):
-            x = block(x, condition)
+            x = self.through(block, x, condition)
             if str(x.shape[-1]) in self.attention:
                 x = self.attention[str(x.shape[-1])](x)
         return torch.tanh(self.last(F.relu(self.last_norm(x))))
@@ -231,7 +231,7 @@ class BigGANDiscriminator(Discriminator):
     def forward(self, images: Tensor, label: Tensor | None = None) -> Tensor:
         x = images
         for block in self.blocks:
-            x = block(x)
+            x = self.through(block, x)
             if block.down and str(x.shape[-1]) in self.attention:
                 x = self.attention[str(x.shape[-1])](x)
         features = F.relu(x).sum(dim=(2, 3))  # [n, channels]

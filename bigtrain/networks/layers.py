@@ -3,11 +3,31 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+#: From a tensor of this process to those of all that share a batch, stacked, [processes, *shape]; differentiable. A
+#: layer that looks at the whole batch has it as its attribute `gather`; None: the batch is all here.
+Gather = Callable[[Tensor], Tensor]
+
+
+def _moments(x: Tensor, dims: tuple[int, ...], gather: Gather) -> tuple[Tensor, Tensor, int]:
+    """Mean and biased variance over these dimensions and all processes, and how many numbers they are of.
+
+    Sums of squares are taken around the means and combined as Chan et al. do ("Updating formulae", 1979).
+    """
+    mean = x.mean(dim=dims)
+    squares = (x - x.mean(dim=dims, keepdim=True)).square().sum(dim=dims)
+    means, sums = gather(torch.stack((mean, squares))).unbind(1)  # [processes, …] each
+    count = x.numel() // mean.numel()
+    total = means.mean(dim=0)
+    variance = (sums.sum(dim=0) + count * (means - total).square().sum(dim=0)) / (count * len(means))
+    return total, variance, count * len(means)
+
 
 # ---------------------------------------------------------------- Progressive GAN (Karras et al., arXiv 1710.10196)
 
@@ -46,21 +66,33 @@ class EqualizedConv2d(nn.Module):
 
 def pixel_norm(x: Tensor, eps: float = 1e-8) -> Tensor:
     """Each pixel's feature vector (dimension 1) scaled to unit mean square (section 4.2)."""
+    x = _wide(x)
     return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + eps)
 
 
-def minibatch_stddev(x: Tensor, group: int | None = 4, eps: float = 1e-8) -> Tensor:
+def _wide(x: Tensor) -> Tensor:
+    """In float32 rather than float16, which has not the range for squares and for an ε of 1e-8."""
+    return x.float() if x.dtype == torch.float16 else x
+
+
+def minibatch_stddev(x: Tensor, group: int | None = 4, gather: Gather | None = None, eps: float = 1e-8) -> Tensor:
     """Appends one feature map: the mean standard deviation over a group of images (section 3), [n, c + 1, h, w].
 
     The variance is biased; groups are strided (image i is in group i mod n/group), as in the original code.
 
     Args:
         group: images in a group; None for the whole batch. A smaller batch is one group.
+        gather: for the whole batch, if it is spread over processes. (A strided group lies in one process, where image i
+            of the batch is in process i mod the number of processes, and the group divides their parts.)
 
     Raises:
         ValueError: if the batch is not a multiple of the group.
     """
+    x = _wide(x)
     n, c, h, w = x.shape
+    if group is None and gather is not None:
+        _, variance, _ = _moments(x, (0,), gather)  # [c, h, w]
+        return torch.cat((x, (variance + eps).sqrt().mean().expand(n, 1, h, w)), dim=1)
     group = n if group is None else min(group, n)
     if n % group:
         raise ValueError(f"the batch on a device (={n}) must be a multiple of stddev_group (={group})")
@@ -137,11 +169,32 @@ class SpectralEmbedding(SpectralNorm):
 # ---------------------------------------------------------------- BigGAN (Brock et al., arXiv 1809.11096)
 
 
+def _batch_norm(
+    x: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    eps: float,
+    gather: Gather | None,
+    momentum: float = 0.1,
+) -> Tensor:
+    """Batch norm in training, without gain and bias; the batch may be spread over processes."""
+    if gather is None:
+        return F.batch_norm(x, running_mean, running_var, None, None, True, momentum, eps)
+    wide = x.to(running_mean.dtype)
+    mean, variance, count = _moments(wide, (0, 2, 3), gather)
+    with torch.no_grad():
+        running_mean.lerp_(mean, momentum)
+        running_var.lerp_(variance * count / max(1, count - 1), momentum)
+    normalized = (wide - mean[:, None, None]) * torch.rsqrt(variance + eps)[:, None, None]
+    return normalized.to(x.dtype)
+
+
 class ConditionalBatchNorm2d(nn.Module):
     """Batch norm whose gain (around 1) and bias are linear in a condition [n, condition_dim] (appendix B)."""
 
     running_mean: Tensor
     running_var: Tensor
+    gather: Gather | None = None
 
     def __init__(self, channels: int, condition_dim: int, eps: float = 1e-5, sn_eps: float = 1e-6) -> None:
         super().__init__()
@@ -152,16 +205,28 @@ class ConditionalBatchNorm2d(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        x = F.batch_norm(x, self.running_mean, self.running_var, None, None, self.training, eps=self.eps)
+        if self.training:
+            x = _batch_norm(x, self.running_mean, self.running_var, self.eps, self.gather)
+        else:
+            x = F.batch_norm(x, self.running_mean, self.running_var, eps=self.eps)
         gain = 1 + self.gain(condition)[:, :, None, None]
         return x * gain + self.bias(condition)[:, :, None, None]
 
 
-class UnconditionalBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm that is handed a condition and does not look at it."""
+class BatchNorm2d(nn.BatchNorm2d):
+    """Batch norm, over all processes that share a batch; a condition that it is handed it does not look at."""
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    gather: Gather | None = None
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        return super().forward(x)
+        if self.gather is None or not self.training:
+            return super().forward(x)
+        self.num_batches_tracked.add_(1)
+        x = _batch_norm(x, self.running_mean, self.running_var, self.eps, self.gather, self.momentum or 0.1)
+        return x * self.weight[:, None, None] + self.bias[:, None, None]
 
 
 class SelfAttention2d(nn.Module):
@@ -173,7 +238,7 @@ class SelfAttention2d(nn.Module):
         self.phi = SpectralConv2d(channels, channels // 8, 1, bias=False, eps=sn_eps)
         self.g = SpectralConv2d(channels, channels // 2, 1, bias=False, eps=sn_eps)
         self.o = SpectralConv2d(channels // 2, channels, 1, bias=False, eps=sn_eps)
-        self.gamma = nn.Parameter(torch.zeros(()))
+        self.gamma = nn.Parameter(torch.zeros(1))  # not a scalar: it can be sharded
 
     def forward(self, x: Tensor) -> Tensor:
         query = self.theta(x).flatten(2)  # [n, c/8, hw]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bigtrain.networks.base import Discriminator, Generator, Network
-from bigtrain.networks.layers import EqualizedConv2d, EqualizedLinear, minibatch_stddev, pixel_norm
+from bigtrain.networks.layers import EqualizedConv2d, EqualizedLinear, Gather, minibatch_stddev, pixel_norm
 
 LEAK = 0.2
 
@@ -119,8 +119,8 @@ class ProgressiveGenerator(Generator):
         if self.label_embedding is not None:
             x = torch.cat((x, pixel_norm(self.label_embedding(self.needed_label(label)))), dim=1)
         for block in self.blocks[:last]:
-            x = block(x)
-        new = self.to_rgb[last](self.blocks[last](x))
+            x = self.through(block, x)
+        new = self.to_rgb[last](self.through(self.blocks[last], x))
         if alpha >= 1 or last == 0:
             return new
         old = F.interpolate(self.to_rgb[last - 1](x), scale_factor=2, mode="nearest")
@@ -143,6 +143,8 @@ class _DiscriminatorBlock(nn.Module):
 class _LastDiscriminatorBlock(nn.Module):
     """Minibatch standard deviation, a convolution and a dense layer: [n, channels, 4, 4] → features [n, channels]."""
 
+    gather: Gather | None = None
+
     def __init__(self, channels: int, stddev_group: int | None) -> None:
         super().__init__()
         self.conv = EqualizedConv2d(channels + 1, channels, 3)
@@ -150,7 +152,7 @@ class _LastDiscriminatorBlock(nn.Module):
         self.stddev_group = stddev_group
 
     def forward(self, x: Tensor) -> Tensor:
-        x = minibatch_stddev(x, self.stddev_group)
+        x = minibatch_stddev(x, self.stddev_group, self.gather)
         x = F.leaky_relu(self.conv(x), LEAK)
         return F.leaky_relu(self.dense(x), LEAK).flatten(1)
 
@@ -204,13 +206,13 @@ class ProgressiveDiscriminator(Discriminator):
         last = _check_resolution(self, resolution)
         x = F.leaky_relu(self.from_rgb[last](images), LEAK)
         if last > 0:
-            x = self.blocks[last](x)
+            x = self.through(self.blocks[last], x)
             if alpha < 1:
                 old = F.leaky_relu(self.from_rgb[last - 1](F.avg_pool2d(images, 2)), LEAK)
                 x = torch.lerp(old, x, alpha)
             for block in reversed(self.blocks[1:last]):
-                x = block(x)
-        features = self.blocks[0](x)  # [n, channels]
+                x = self.through(block, x)
+        features = self.through(self.blocks[0], x)  # [n, channels]
         logits = self.logit(features).squeeze(1)
         if self.projection is not None:
             vector = self.projection(self.needed_label(label))  # [n, channels], ~ N(0, 1) at first: equalized by √c

@@ -46,7 +46,7 @@ def test_a_run_is_a_folder_with_everything(run):
         "throughput.jsonl",
         "evaluation.jsonl",
     }
-    assert len(list((run / "checkpoints").iterdir())) == 3
+    assert len(list((run / "checkpoints").iterdir())) in (3, 4)  # the newest, and the best
     assert [path.name for path in sorted((run / "samples").iterdir())][-1] == "000000.480.png"
     metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [record["images_seen"] for record in metrics] == list(range(32, 481, 32))

@@ -10,7 +10,7 @@ from bigtrain.games import AdversarialGame, Player
 from bigtrain.games.player import NonFiniteError
 from bigtrain.networks import ProgressiveDiscriminator, ProgressiveGenerator
 from bigtrain.objectives import NonSaturating
-from bigtrain.regularizers import R1, Drift, GradientPenalty
+from bigtrain.regularizers import R1, ApproximateR1, Drift, GradientPenalty
 from bigtrain.schedules import Constant, LinearDecay
 from tests.unit.tiny import batch, biggan_game, play, progressive_game
 
@@ -19,6 +19,11 @@ GAMES = [progressive_game, biggan_game]
 
 def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def state_of(game):
+    """A copy of everything that the next step depends on."""
+    return {name: piece.tensor.clone() for name, piece in game.training_state().items()}
 
 
 def count_calls(game):
@@ -94,7 +99,8 @@ def test_gradients_are_those_of_the_papers_losses(make):
     state = {name: value.clone() for name, value in game.state_dict().items()}
     game.generator_turn(moment)
     game.load_state_dict(state)
-    fake, label = game.generate(moment, "generator", range(moment.phase.batch_size))
+    latent, label = game.inputs("generator", range(moment.phase.batch_size))
+    fake = game.generate(moment, latent, label)
     game.objective.generator(game.discriminate(moment, fake, label)).backward()
     for name, parameter in game.generator.network.named_parameters():
         assert (name in found) == (parameter.grad is not None)
@@ -130,12 +136,12 @@ def test_a_resumed_game_goes_on_to_the_bit(make, cut):
     """Whatever the fresh game's global generators did before: nothing of them is used."""
     through = play(make(), 10)
     first = play(make(), cut)
-    state, place = {k: v.clone() for k, v in first.training_state().items()}, first.clock.images_seen
+    state, place = state_of(first), first.clock.images_seen
     torch.randn(100)
     second = make()
     second.load_training_state(state, place)
     play(second, 10 - cut)
-    assert same(through.training_state(), second.training_state())
+    assert same(state_of(through), state_of(second))
     assert same(through.measured, second.measured)
 
 
@@ -186,15 +192,15 @@ def test_a_non_finite_loss_stops_before_any_update(name):
     game = play(progressive_game(), 2)
     with torch.no_grad():
         next(game.players[name].network.blocks[0].parameters()).fill_(float("nan"))
-    before = {k: v.clone() for k, v in game.training_state().items()}
+    before = state_of(game)
     with pytest.raises(NonFiniteError, match=r"discriminator: loss nan.*0\.016 kimg"):
         play(game, 1)
-    after = game.training_state()
+    after = state_of(game)
     assert all(torch.equal(before[k], after[k]) or before[k].isnan().any() for k in before)
 
 
 def test_a_checkpoint_of_other_networks_is_refused():
-    state = progressive_game().training_state()
+    state = state_of(progressive_game())
     with pytest.raises(ValueError, match=r"other networks: .* is \(.*\) in it and"):
         progressive_game(ema_half_life_kimg=1).load_training_state(
             {k: v[:1] if v.ndim == 4 else v for k, v in state.items()}, 0
@@ -209,6 +215,12 @@ def test_a_checkpoint_of_other_networks_is_refused():
         ({"batch_size": 6}, "stddev_group"),
         ({"ema_half_life_kimg": -1}, "half-life"),
         ({"player_options": {"max_grad_norm": 0}}, "max_grad_norm"),
+        ({"player_options": {"compile": True}}, r"discriminator\.compile \(=true\) is not for R1.*ApproximateR1"),
+        (
+            {"player_options": {"compile": True}, "regularizers": [Drift(1.0), GradientPenalty(1.0)]},
+            r"not for GradientPenalty, .*set compile to false",
+        ),
+        ({"player_options": {"compile": True, "recompute": True}}, r"recompute \(=true\)"),
     ],
 )
 def test_mistakes_are_named(options, named):
@@ -222,11 +234,62 @@ def test_mixed_precision_keeps_weights_losses_and_spectral_norms_whole(make):
     with torch.autocast("cpu", torch.bfloat16):
         play(game, 1)
     play(plain, 1)
-    assert {value.dtype for value in game.training_state().values()} == {
-        value.dtype for value in plain.training_state().values()
-    }
+    assert {value.dtype for value in state_of(game).values()} == {value.dtype for value in state_of(plain).values()}
     assert game.measured["loss_d"].dtype == torch.float32
     assert game.measured["loss_d"].item() == pytest.approx(plain.measured["loss_d"].item(), rel=0.05)
     for name, value in game.state_dict().items():
         if name.endswith(".u") and "ema" not in name:
             assert value.norm().item() == pytest.approx(1, abs=1e-5)
+
+
+def test_channels_last_is_another_order_of_the_same_numbers():
+    options = {"player_options": {"channels_last": True}}
+    plain, game = play(progressive_game().double(), 8), play(progressive_game(**options).double(), 7)
+    outputs = []
+    for network in (game.generator.network, game.discriminator.network, game.average):
+        assert network.blocks[1].conv1.weight.is_contiguous(memory_format=torch.channels_last)
+        network.blocks[1].register_forward_hook(lambda *given: outputs.append(given[-1]))
+    resumed = progressive_game(**options).double()
+    resumed.load_training_state(state_of(game), game.clock.images_seen)
+    play(game, 1)
+    assert outputs
+    assert all(images.is_contiguous(memory_format=torch.channels_last) for images in outputs)
+    assert all(torch.allclose(v, game.state_dict()[k], atol=1e-12) for k, v in plain.state_dict().items())
+    assert same(state_of(game), state_of(play(resumed, 1)))
+    state = resumed.discriminator.optimizer.state[resumed.discriminator.network.blocks[1].conv1.weight]
+    assert state["exp_avg"].is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.fixture
+def compiled_quickly(monkeypatch):
+    """Torch's compiler up to the graphs of forward and backward, which it runs as they are."""
+    inner = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda network: inner(network, backend="aot_eager"))
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", torch._dynamo.config.recompile_limit)
+    torch.compiler.reset()
+    torch._dynamo.utils.counters.clear()
+    yield torch._dynamo.utils.counters
+    torch.compiler.reset()
+
+
+def test_compiled_networks_grow_and_keep_their_names(compiled_quickly):
+    options = {"regularizers": [ApproximateR1(1.0, 0.1), Drift(0.1)]}
+    game = progressive_game(player_options={"compile": True}, **options).double()
+    assert not compiled_quickly["frames"]
+    assert game.average._compiled_call_impl is None
+    plain = play(progressive_game(**options).double(), 7)
+    play(game, 7)
+    assert compiled_quickly["frames"]["ok"] == compiled_quickly["frames"]["total"] > 4  # none was given up
+    assert not compiled_quickly["graph_break"]
+    expected, found = plain.state_dict(), game.state_dict()
+    assert expected.keys() == found.keys()
+    assert all(torch.allclose(value, found[key], atol=1e-9) for key, value in expected.items())
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore")
+def test_compiled_biggan_is_biggan():
+    plain = play(biggan_game().double(), 3)
+    game = play(biggan_game(player_options={"compile": True}).double(), 3)
+    found = game.state_dict()
+    assert all(torch.allclose(value, found[key], atol=1e-9) for key, value in plain.state_dict().items())

@@ -40,11 +40,12 @@ def progressive_game(batch_size=8, d_steps=1, optimizer=adam, player_options=Non
     )
 
 
-def biggan_game(batch_size=8, d_steps=2, **options):
+def biggan_game(batch_size=8, d_steps=2, player_options=None, **options):
     networks = {"num_classes": CLASSES, "image_channels": 1, "width": 2, "attention": [16]}
+    players = player_options or {}
     return AdversarialGame(
-        Player(partial(BigGANGenerator, 32, latent_dim=8, shared_dim=4, **networks), adam),
-        Player(partial(BigGANDiscriminator, 32, **networks), adam),
+        Player(partial(BigGANGenerator, 32, latent_dim=8, shared_dim=4, **networks), adam, **players),
+        Player(partial(BigGANDiscriminator, 32, **networks), adam, **players),
         Hinge(),
         Constant(32, batch_size, 0.2, d_steps),
         joint_pass=True,

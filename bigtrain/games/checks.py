@@ -1,0 +1,69 @@
+"""What players, schedule and batches must have in common: errors before any work starts."""
+
+from __future__ import annotations
+
+from bigtrain.networks import Discriminator, Generator
+from bigtrain.networks.base import Network
+from bigtrain.regularizers import Regularizer
+from bigtrain.schedules import Schedule
+
+
+def check_kinds(generator: Network, discriminator: Network) -> None:
+    for name, network, kind in (("generator", generator, Generator), ("discriminator", discriminator, Discriminator)):
+        if not isinstance(network, kind):
+            raise ValueError(f"{name}.network makes a {type(network).__name__}, which is not a {kind.__name__}")
+
+
+def check_players(generator: Generator, discriminator: Discriminator) -> None:
+    for name in ("resolution", "image_channels", "num_classes"):
+        of_generator, of_discriminator = getattr(generator, name), getattr(discriminator, name)
+        if of_generator != of_discriminator:
+            raise ValueError(
+                f"{name} must be the same for both players: it is {of_generator} for the generator and "
+                f"{of_discriminator} for the discriminator"
+            )
+
+
+def check_compiled(compiled: bool, regularizers: list[Regularizer]) -> None:
+    """A compiled discriminator can be differentiated once."""
+    twice = [regularizer.name for regularizer in regularizers if regularizer.of_gradients]
+    if compiled and twice:
+        raise ValueError(
+            f"discriminator.compile (=true) is not for {', '.join(twice)}, which differentiates twice: use "
+            "ApproximateR1, or set compile to false"
+        )
+
+
+def check_schedule(schedule: Schedule, generator: Generator, discriminator: Discriminator) -> None:
+    for network in (generator, discriminator):
+        name, own = type(network).__name__, network.resolution
+        if network.progressive and max(schedule.resolutions) > own:
+            raise ValueError(f"the schedule's resolutions {schedule.resolutions} go beyond those of {name} (={own})")
+        if not network.progressive and schedule.resolutions != [own]:
+            raise ValueError(f"{name} does not grow: the schedule's resolutions {schedule.resolutions} must be [{own}]")
+
+
+def check_batches(schedule: Schedule, accumulation: int, group: int, world: int = 1) -> None:
+    """Each rank must have equal parts of every batch, and the discriminator's groups must lie in them whole."""
+    if accumulation < 1:
+        raise ValueError(f"accumulation (={accumulation}) must be at least 1")
+    for phase in schedule.phases:
+        of = accumulation * world
+        if phase.batch_size % of:
+            ranks = "" if world == 1 else f" times the number of processes (={world})"
+            raise ValueError(
+                f"batch_size (={phase.batch_size}) at {phase.resolution}² must be a multiple of accumulation "
+                f"(={accumulation}){ranks}; nearest: {_multiples(phase.batch_size, of)}"
+            )
+        part = phase.batch_size // of
+        if part % group and (part > group or world > 1):
+            name = "batch_size / accumulation" + ("" if world == 1 else " / processes")
+            raise ValueError(
+                f"{name} (={part}) at {phase.resolution}² must be a multiple of the "
+                f"discriminator's stddev_group (={group}); nearest: {_multiples(part, group)}"
+            )
+
+
+def _multiples(value: int, of: int) -> str:
+    """The multiples next to a value, for a message."""
+    return " or ".join(str(m) for m in (value // of * of, (value // of + 1) * of) if m)
