@@ -116,10 +116,11 @@ class Guard(Periodic):
         return diversity(to_float(images), labels)
 
     def _diversity_of_data(self, game: AdversarialGame) -> float | None:
-        """Of this rank's part of the last batch, as the discriminator saw it."""
+        """Of this rank's part of the last batch, as the discriminator saw it; of all if too few are of one class."""
         images = fade(to_float(self._batch["images"][:MOST_REAL]), game.moment.alpha).cpu()
-        labels = self._batch["labels"][:MOST_REAL].cpu()
-        return diversity(images, labels if game.generator_network.num_classes else torch.zeros_like(labels))
+        labels, classes = self._batch["labels"][:MOST_REAL].cpu(), game.generator_network.num_classes
+        by_class = classes and len(labels) ** 2 >= 32 * classes
+        return diversity(images, labels if by_class else torch.zeros_like(labels))
 
     def _judge(self, trainer: Trainer, look: Look) -> None:
         before = self.looks[-1]["findings"] if self.looks else {}

@@ -50,8 +50,8 @@ class Limits:
         logits: the distance between the means of the discriminator's outputs on real and fake, over its past or 1.
         gradients: a player's gradient norm over its past.
         silence: the same distance or gradient norm, as a part of its past.
-        diversity: of fixed samples of the averaged generator, as a part of its best, or of the real images' if that is
-            less.
+        diversity: of fixed samples of the averaged generator, as a part of its best, or of the real images' where its
+            best was more.
         fid: the newest FID over the best one before it.
     """
 
@@ -63,7 +63,7 @@ class Limits:
     logits: Pair | None = (4.0, 10.0)
     gradients: Pair | None = (10.0, 100.0)
     silence: Pair | None = (1e-2, 1e-3)
-    diversity: Pair | None = (0.5, 0.2)
+    diversity: Pair | None = (0.4, 0.2)
     fid: Pair | None = (2.0, 4.0)
 
     def __post_init__(self) -> None:
@@ -94,7 +94,7 @@ def judge(looks: Sequence[Look], scores: Sequence[dict[str, Any]], limits: Limit
             _singular_values(known, limits),
             _logits(known, limits),
             _gradients(known, limits),
-            _diversity(known, looks, limits),
+            _diversity(looks, limits),
             _fid(scores, limits),
         )
     )
@@ -102,7 +102,7 @@ def judge(looks: Sequence[Look], scores: Sequence[dict[str, Any]], limits: Limit
 
 def settled(looks: Sequence[Look], limits: Limits) -> list[Look]:
     """The looks at the resolution of the newest one that count."""
-    here = [look for look in looks if look["resolution"] == looks[-1]["resolution"]]
+    here = [look for look in looks if _same_place(look, looks[-1])]
     return [look for look in here[limits.settle_looks :] if look["steps"] >= limits.settle_steps]
 
 
@@ -173,18 +173,27 @@ def _rise_or_silence(
             yield Finding(sign, level, f"{what} is {now[-1]:.4g}, in its past {past:.4g}")
 
 
-def _diversity(known: Sequence[Look], looks: Sequence[Look], limits: Limits) -> Iterator[Finding]:
-    values = [look["diversity"] for look in known if look["diversity"] is not None]
+def _diversity(looks: Sequence[Look], limits: Limits) -> Iterator[Finding]:
+    """As a part of the real images' it is compared across resolutions: a generator may collapse while it grows."""
+    values = []
+    for i in range(limits.settle_looks, len(looks)):
+        here = [look for look in looks[max(0, i - limits.window + 1) : i + 1] if _same_place(look, looks[i])]
+        real = [look["diversity/real"] for look in here if look["diversity/real"]]
+        young = _same_place(looks[i], looks[0]) and looks[i]["steps"] < limits.settle_steps
+        if real and looks[i]["diversity"] is not None and not young:
+            values.append(looks[i]["diversity"] / median(real))
     if past_and_now(values, limits) is None:
         return
     past, now = values[: -limits.patience], values[-limits.patience :]
     best = max(median(past[i : i + limits.patience]) for i in range(max(1, len(past) - limits.patience + 1)))
-    here = [look for look in looks if look["resolution"] == looks[-1]["resolution"]]
-    real = [look["diversity/real"] for look in here if look["diversity/real"] is not None]
-    healthy, whose = min([(best, "at its best"), *([(median(real), "of the real images")] if real else [])])
-    level = below([value / max(healthy, 1e-12) for value in now], limits.diversity)
+    level = below([value / max(min(1.0, best), 1e-12) for value in now], limits.diversity)
     if level:
-        yield Finding("diversity", level, f"the diversity of fixed samples is {now[-1]:.4g}, {whose} {healthy:.4g}")
+        what = "the diversity of fixed samples, as a part of the real images'"
+        yield Finding("diversity", level, f"{what}, is {now[-1]:.3g}, at its best {best:.3g}")
+
+
+def _same_place(look: Look, other: Look) -> bool:
+    return look["resolution"] == other["resolution"]
 
 
 def _fid(scores: Sequence[dict[str, Any]], limits: Limits) -> Iterator[Finding]:

@@ -100,7 +100,7 @@ class Scorer:
         found = reference_statistics(self.storage, whole, self._measure, damaged, self.faults.allowed)
         if found.left_out:
             _log.warning(
-                "the reference is without %d damaged images of %d, and the protocol of its scores says so",
+                "damaged images are left out of the reference: %d of %d; the protocol of its scores says so",
                 found.left_out,
                 self.shards.samples,
             )

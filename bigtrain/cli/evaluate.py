@@ -72,6 +72,7 @@ def _snapshot(source: str) -> Snapshot | None:
 
 def _scorer(options: argparse.Namespace, snapshot: Snapshot | None) -> Scorer:
     from bigtrain.callbacks.scoring import Scorer  # noqa: PLC0415
+    from bigtrain.data.faults import Budget  # noqa: PLC0415
     from bigtrain.data.manifest import Manifest  # noqa: PLC0415
     from bigtrain.data.shard_set import ShardSet  # noqa: PLC0415
     from bigtrain.storage import Storage  # noqa: PLC0415
@@ -86,9 +87,13 @@ def _scorer(options: argparse.Namespace, snapshot: Snapshot | None) -> Scorer:
     resolution = snapshot.generator.resolution if snapshot else max(manifest.resolutions, default=0)
     if not manifest.has(resolution):
         raise ValueError(f"--reference (={url!r}) has resolutions {manifest.resolutions}, not the needed {resolution}")
-    return Scorer(
-        ShardSet.of(storage, manifest), resolution, options.extractor, options.inception_weights, options.batch
+    data = snapshot.card.config["data"] if snapshot else {}
+    accepted = Budget()  # of damage, as the training accepted it
+    budget = Budget(
+        data.get("max_bad_samples", accepted.max_sample_share), data.get("max_bad_shards", accepted.max_shards)
     )
+    shards = ShardSet.of(storage, manifest, budget)
+    return Scorer(shards, resolution, options.extractor, options.inception_weights, options.batch)
 
 
 def _of_snapshot(

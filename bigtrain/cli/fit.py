@@ -9,7 +9,7 @@ from typing import Any
 
 def run(arguments: Sequence[str]) -> int:
     """Parses, builds, starts the ranks, finds the place in the run's folder, trains. 0 when training is finished."""
-    from bigtrain.cli import training  # noqa: PLC0415 (torch)
+    from bigtrain.cli import rank  # noqa: PLC0415 (torch)
     from bigtrain.cli.configuration import as_dict, instantiate, make_parser, parse  # noqa: PLC0415
     from bigtrain.cli.run_folder import RunFolder  # noqa: PLC0415
     from bigtrain.runtime.compute import is_first  # noqa: PLC0415
@@ -23,7 +23,7 @@ def run(arguments: Sequence[str]) -> int:
         built = instantiate(parser, config)
         strategy_of(built.compute)
         with ranks(built.compute, ["fit", *arguments]):
-            return training.run(folder, built, plain)
+            return rank.run(folder, built, plain)
 
 
 def _name(files: list[Any] | None) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import secrets
 import sys
 import warnings
@@ -28,57 +27,12 @@ from bigtrain.cli.settings import WandB
 from bigtrain.data.datamodule import ShardDataModule
 from bigtrain.games import AdversarialGame
 from bigtrain.games.player import NonFiniteError
-from bigtrain.runtime.compute import Compute
 from bigtrain.runtime.environment import versions
-from bigtrain.runtime.launch import join, trainer_arguments
 from bigtrain.runtime.parallel import Parallel
-from bigtrain.runtime.signals import Agreement, StopRequest, leave
+from bigtrain.runtime.signals import Agreement, StopRequest
 from bigtrain.runtime.watch import Watch
 from bigtrain.runtime.world import World
 from bigtrain.snapshots import Card
-
-
-def run(folder: RunFolder, built: Any, config: dict[str, Any]) -> int:
-    """Trains on one rank, in the process that is to be it. Returns the exit code: 0 when the training is finished.
-
-    Args:
-        folder: of the run.
-        built: the instantiated configuration.
-        config: the same as plain data.
-    """
-    compute: Compute = built.compute
-    compute.apply()
-    for package in ("lightning.pytorch", "lightning.fabric"):  # they tell what this command does not do
-        logging.getLogger(package).setLevel(logging.WARNING)
-    with warnings.catch_warnings():  # a machine may well have `srun`, and train without it
-        warnings.filterwarnings("ignore", message="The `srun` command is available")
-        trainer = Trainer(
-            **trainer_arguments(compute),
-            max_epochs=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-            default_root_dir=folder.path,
-        )
-    world, parallel = join(trainer, compute)
-    watch = Watch(world, stalled_seconds=compute.timeout_seconds)
-    try:
-        with watch:
-            training = Training(folder, built, config, world, parallel, watch)
-            training.resume()
-            code = 0 if training.finished else training.train(trainer)
-            if training.finished and world.is_first:
-                training.report()
-        world.leave()
-        if code > 128:
-            leave(code - 128, world)
-        return code
-    except (ValueError, OSError):
-        if watch.first_to_fail:
-            raise
-        return 2  # another rank says the same
 
 
 class Training:
@@ -106,6 +60,8 @@ class Training:
         _check_fit(self.game, self.data)
         if built.compute.precision == "64-true":
             self.game.double()  # before the optimizers, which Lightning would leave behind
+        if built.compute.precision == "16-mixed":
+            self.game.scale_losses()
         self.game.spread_over(parallel)
         self.checkpoints = Checkpoints(folder.storage("checkpoints"), built.cadences.keep_checkpoints, world)
         self.rollbacks = Rollbacks(folder, self.checkpoints, world, built.guard)

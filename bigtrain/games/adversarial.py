@@ -179,8 +179,10 @@ class AdversarialGame(Game):
             real_logits,
             fake_logits,
             discriminate=lambda x: self.discriminate(moment, x, label.repeat_interleave(len(x) // len(label))),
-            uniform=lambda: torch.from_numpy(randomness.uniform(self.seed, "mix", indices)).to(fake),
-            normal=lambda count: torch.from_numpy(randomness.normal(self.seed, "near", indices, count)).to(fake),
+            uniform=lambda: torch.from_numpy(randomness.uniform(self.drawing_seed, "mix", indices)).to(fake),
+            normal=lambda count: torch.from_numpy(randomness.normal(self.drawing_seed, "near", indices, count)).to(
+                fake
+            ),
         )
         losses = {"adversarial": self.objective.discriminator(real_logits, fake_logits)}
         losses.update((regularizer.name, regularizer(shown)) for regularizer in self.regularizers)

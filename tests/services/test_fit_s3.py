@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import pytest
 
@@ -58,12 +59,16 @@ def wait_for_stalls(proxy):
         time.sleep(0.05)
 
 
-def ended_soon(process):
-    """What it said; an error if it does not end within 20 seconds, where one request alone may take 300."""
+@contextmanager
+def killed_at_the_end(process):
     try:
-        return process.communicate(timeout=20)[1]
+        yield process
     finally:
         process.kill()
+        process.communicate()
+
+
+SOON = 20  # seconds, where one request alone may take 300
 
 
 def test_a_training_that_is_asked_to_stop_does_not_wait_for_a_dead_store(digits, s3, s3_environment, proxy, tmp_path):
@@ -72,23 +77,25 @@ def test_a_training_that_is_asked_to_stop_does_not_wait_for_a_dead_store(digits,
     storage = {"endpoint": proxy.endpoint, "timeout_seconds": 300}
     config["data"] = {"url": upload(digits, s3), "decoded_mib": 0, "cache_gib": 0, "storage": storage}
     file = write_config(tmp_path / "config.yaml", config)
-    process = begin("fit", "--config", file, "--run", tmp_path / "run", environment=s3.environment)
-    wait_for_records(process, tmp_path / "run", 3)
-    proxy.inject(faults.stall(), r"\.tar", nth=ALWAYS)
-    wait_for_stalls(proxy)
-    process.send_signal(signal.SIGTERM)
-    errors = ended_soon(process)
+    arguments = ("fit", "--config", file, "--run", tmp_path / "run")
+    with killed_at_the_end(begin(*arguments, environment=s3.environment)) as process:
+        wait_for_records(process, tmp_path / "run", 3)
+        proxy.inject(faults.stall(), r"\.tar", nth=ALWAYS)
+        wait_for_stalls(proxy)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=SOON)
     assert process.returncode == 128 + signal.SIGTERM, errors
     assert "with a checkpoint; the same command resumes" in errors
 
 
 def test_an_error_in_the_trainer_does_not_wait_for_a_dead_store(digits, s3, s3_environment, proxy, tmp_path):
     url = upload(digits, s3)
-    proxy.inject(faults.stall(), r"\.tar", nth=range(4, 10**9))
+    proxy.inject(faults.stall(), r"\.tar", nth=ALWAYS)
     command = [sys.executable, "-c", FAILING, url, proxy.endpoint, str(tmp_path / "cache")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_for_stalls(proxy)
-    errors = ended_soon(process)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with killed_at_the_end(subprocess.Popen(command, **pipes)) as process:
+        wait_for_stalls(proxy)
+        _, errors = process.communicate(timeout=SOON)
     assert process.returncode == 1
     assert "ZeroDivisionError" in errors.strip().splitlines()[-1]
 

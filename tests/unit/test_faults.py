@@ -134,7 +134,7 @@ def test_the_reference_is_of_all_images_that_are_not_damaged(damaged, caplog):
     np.testing.assert_allclose(found.features.mean.numpy(), sound.mean(axis=0), atol=1e-3)
     told = [record.message for record in caplog.records]
     assert sum(f"{shard}: sample '{key}'" in line for line in told) == 2  # by the reader above too
-    assert "the reference is without 1 damaged images of 40, and the protocol of its scores says so" in told
+    assert "damaged images are left out of the reference: 1 of 40; the protocol of its scores says so" in told
     protocol = Protocol.of(measuring.extractor, found, 100, None, Provenance())
     assert (protocol.num_real, protocol.left_out) == (39, 1)
 

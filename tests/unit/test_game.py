@@ -287,9 +287,9 @@ def test_compiled_networks_grow_and_keep_their_names(compiled_quickly):
 
 
 @pytest.mark.long
-@pytest.mark.filterwarnings("ignore")
-def test_compiled_biggan_is_biggan():
+def test_compiled_biggan_is_biggan(compiled_quickly):
     plain = play(biggan_game().double(), 3)
     game = play(biggan_game(player_options={"compile": True}).double(), 3)
+    assert compiled_quickly["frames"]["ok"] == compiled_quickly["frames"]["total"] > 0
     found = game.state_dict()
     assert all(torch.allclose(value, found[key], atol=1e-9) for key, value in plain.state_dict().items())

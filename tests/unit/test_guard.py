@@ -53,7 +53,7 @@ def test_healthy_looks_give_no_finding():
         ({"logit/fake": -6.0}, {"logits": "warn"}),
         ({"logit/fake": 30.0}, {"logits": "collapsed"}),
         ({"logit/real": -0.499999}, {"logits": "collapsed"}),
-        ({"diversity": 0.14}, {"diversity": "warn"}),
+        ({"diversity": 0.1}, {"diversity": "warn"}),
         ({"diversity": 0.02}, {"diversity": "collapsed"}),
         (
             {"singular_values": {"generator.first": 7.0, "generator.last": 2.0, "discriminator.first": 5.0}},
@@ -74,7 +74,7 @@ def test_a_sign_that_holds_is_found_and_a_single_one_is_not(change, found):
 
 
 def test_nothing_is_judged_by_another_resolution():
-    small = [look(i, resolution=16, grad_norm_d=1e-5, diversity=3.0) for i in range(40)]
+    small = [look(i, resolution=16, grad_norm_d=1e-5, diversity=1.0, **{"diversity/real": 1.0}) for i in range(40)]
     large = [look(40 + i, steps=1000 + i) for i in range(40)]
     for count in range(1, 41):
         assert judge(small + large[:count], [], LIMITS) == []
@@ -106,6 +106,14 @@ def test_noisy_logits_and_gradients_of_small_batches_are_healthy():
 def test_the_variety_of_an_untrained_generator_is_no_measure():
     looks = [look(i, diversity=0.9 if i < 25 else 0.25) for i in range(60)]  # more than that of the real images
     assert not any(judge(looks[:count], [], LIMITS) for count in range(1, 61))
+    looks = [look(i, diversity=0.2 if i < 4 else 0.01) for i in range(60)]  # soon forgotten
+    assert not any(judge(looks[:count], [], LIMITS) for count in range(1, 61))
+
+
+def test_a_collapse_while_the_generator_grows_is_found():
+    small = [look(i, resolution=16) for i in range(40)]
+    large = [look(40 + i, diversity=0.02, **{"diversity/real": 0.5}) for i in range(3)]
+    assert [(finding.sign, finding.level) for finding in judge(small + large, [], LIMITS)] == [("diversity", 2)]
 
 
 def test_fid_is_compared_with_the_best_of_its_kind():

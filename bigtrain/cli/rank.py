@@ -1,0 +1,59 @@
+"""One rank of a training, from joining the others to leaving them."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import Any
+
+from lightning import Trainer
+
+from bigtrain.cli.run_folder import RunFolder
+from bigtrain.cli.training import Training
+from bigtrain.runtime.compute import Compute
+from bigtrain.runtime.launch import join, trainer_arguments
+from bigtrain.runtime.signals import leave
+from bigtrain.runtime.watch import Watch
+
+
+def run(folder: RunFolder, built: Any, config: dict[str, Any]) -> int:
+    """Trains on one rank, in the process that is to be it. Returns the exit code: 0 when the training is finished.
+
+    Args:
+        folder: of the run.
+        built: the instantiated configuration.
+        config: the same as plain data.
+    """
+    compute: Compute = built.compute
+    compute.apply()
+    for package in ("lightning.pytorch", "lightning.fabric"):  # they tell what this command does not do
+        logging.getLogger(package).setLevel(logging.WARNING)
+    with warnings.catch_warnings():  # a machine may well have `srun`, and train without it
+        warnings.filterwarnings("ignore", message="The `srun` command is available")
+        trainer = Trainer(
+            **trainer_arguments(compute),
+            max_epochs=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            default_root_dir=folder.path,
+        )
+    world, parallel = join(trainer, compute)
+    watch = Watch(world, stalled_seconds=compute.timeout_seconds)
+    try:
+        with watch:
+            training = Training(folder, built, config, world, parallel, watch)
+            training.resume()
+            code = 0 if training.finished else training.train(trainer)
+            if training.finished and world.is_first:
+                training.report()
+        world.leave()
+        if code > 128:
+            leave(code - 128, world)
+        return code
+    except (ValueError, OSError):
+        if watch.first_to_fail:
+            raise
+        return 2  # another rank says the same
