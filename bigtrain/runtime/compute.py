@@ -89,12 +89,17 @@ class Compute:
         return num_nodes, devices
 
 
+def under_slurm(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether `srun` started this process as one of a job's tasks. (Lightning's own question warns where `srun` is.)"""
+    return "SLURM_PROCID" in environ and environ.get("SLURM_JOB_NAME") not in ("bash", "interactive")
+
+
 def _started(environ: Mapping[str, str]) -> tuple[int, int]:
     """Nodes and processes a node of the launcher that started this process; zeros if there is none."""
     if "TORCHELASTIC_RUN_ID" in environ:
         local = int(environ["LOCAL_WORLD_SIZE"])
         return int(environ["WORLD_SIZE"]) // local, local
-    if "SLURM_PROCID" in environ and environ.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
+    if under_slurm(environ):
         nodes, tasks = int(environ.get("SLURM_NNODES", 1)), int(environ.get("SLURM_NTASKS", 1))
         if tasks % nodes:
             raise ValueError(f"SLURM started {tasks} tasks on {nodes} nodes; use --ntasks-per-node")

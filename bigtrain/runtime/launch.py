@@ -16,7 +16,7 @@ from lightning import Trainer
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
-from bigtrain.runtime.compute import Compute
+from bigtrain.runtime.compute import Compute, under_slurm
 from bigtrain.runtime.parallel import Parallel, Strategy, check_strategy
 from bigtrain.runtime.world import World
 
@@ -61,7 +61,7 @@ def trainer_arguments(compute: Compute) -> dict[str, Any]:
     }
     if strategy != "single":
         arguments["strategy"] = PlayersStrategy(timeout=timedelta(seconds=compute.timeout_seconds))
-    if SLURMEnvironment.detect():  # its own requeueing would save within a step
+    if under_slurm():  # its own requeueing would save within a step
         arguments["plugins"] = [SLURMEnvironment(auto_requeue=False)]
     return arguments
 
@@ -77,7 +77,7 @@ def ranks(compute: Compute, arguments: Sequence[str]) -> Iterator[None]:
         arguments: of the command `bigtrain`.
     """
     nodes, devices = compute.layout()
-    if devices * nodes == 1 or "LOCAL_RANK" in os.environ or SLURMEnvironment.detect():
+    if devices * nodes == 1 or "LOCAL_RANK" in os.environ or under_slurm():
         yield
         return
     if nodes > 1 and not {"MASTER_ADDR", "MASTER_PORT", "NODE_RANK"} <= os.environ.keys():

@@ -142,14 +142,14 @@ class Watch:
 
     def _look(self, store: dist.Store, rank: int, now: float) -> tuple[int, float, str]:
         """How far a rank is, how long without a step, and where it stands."""
-        if not store.check([f"sign {rank}"]):
-            return 0, 0.0, "has not begun"
-        sign = store.get(f"sign {rank}").decode()
+        sign = store.get(f"sign {rank}").decode() if store.check([f"sign {rank}"]) else ""
         before = self._signs.get(rank)
         if before is None or before[0] != sign:
             self._signs[rank] = (sign, now)
         elif now - before[1] > self.dead_seconds and not store.check([f"bye {rank}"]):
             self._stop(f"rank {rank} is dead: no sign of it for {now - before[1]:.0f} s")
+        if not sign:
+            return 0, 0.0, "has not begun"
         _, progress, stalled, place = json.loads(sign)
         return progress, stalled, place
 
