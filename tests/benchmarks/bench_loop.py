@@ -31,9 +31,10 @@ from bigtrain.cli.configuration import instantiate, make_parser, parse
 from bigtrain.cli.main import main as bigtrain
 from bigtrain.data.batches import to_tensor
 from bigtrain.games.ema import EMA
+from bigtrain.runtime.world import World
 from bigtrain.sampling.pixels import to_float
 
-ROUNDS, BATCH = 5, 32
+ROUNDS, BATCH = 3, 32
 RECIPES = ("quickstart", "progan_fashion32")
 EPOCH, STEPS = 57, 130  # 1,797 digits are 57 steps
 ROOT = Path(__file__).parent.parent.parent
@@ -79,7 +80,7 @@ def bigtrain_seconds(recipe: str, shards: Path, folder: Path) -> Seconds:
     built, watch = build(recipe, shards, folder), Stopwatch()
     callbacks = [
         Throughput(1.0, Records(folder / "throughput.jsonl")),
-        Metrics(1.0, Records(folder / "metrics.jsonl")),
+        Metrics(1.0, Records(folder / "metrics.jsonl"), World()),
         TrainingProgress(),
         watch,
     ]
