@@ -176,7 +176,9 @@ def longer_undisturbed(longer, tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("number", "rank"), [(signal.SIGTERM, 0), (signal.SIGUSR1, 1)])
+@pytest.mark.parametrize(
+    ("number", "rank"), [pytest.param(signal.SIGTERM, 0, marks=pytest.mark.long), (signal.SIGUSR1, 1)]
+)
 def test_a_signal_to_one_rank_stops_all_with_a_checkpoint(number, rank, longer, longer_undisturbed, tmp_path):
     run = tmp_path / "run"
     assert stopped_by(number, rank, longer, run, 0.2) == 128 + number
@@ -228,11 +230,7 @@ def test_a_mistake_is_said_once(config, tmp_path):
 
 
 def test_what_does_not_fit_the_number_of_ranks_is_refused(config, tmp_path):
-    for options, says in (
-        (("--compute.strategy", "fsdp"), "more than one process"),
-        (("--compute.devices", 8), "stddev_group"),
-    ):
-        result = bigtrain("fit", "--config", config, "--run", tmp_path / "run", *options)
-        assert result.returncode == 2, result.stderr
-        assert says in result.stderr
-        assert result.stderr.count("bigtrain: error:") == 1
+    result = bigtrain("fit", "--config", config, "--run", tmp_path / "run", "--compute.strategy", "fsdp")
+    assert result.returncode == 2, result.stderr
+    assert "more than one process" in result.stderr
+    assert result.stderr.count("bigtrain: error:") == 1
