@@ -40,6 +40,12 @@ class Card:
         return self.images_seen / 1000
 
     @property
+    def fid(self) -> float | None:
+        """The FID that was measured at this moment, if it was."""
+        found = [score["value"] for score in self.scores if score["metric"].startswith("fid")]
+        return float(found[0]) if found else None
+
+    @property
     def place(self) -> dict[str, Any]:
         """Where a growing generator stood."""
         return {"resolution": self.resolution, "alpha": self.alpha}

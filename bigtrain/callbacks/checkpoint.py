@@ -24,8 +24,7 @@ class Checkpointing(Periodic):
         checkpoints: where they go.
         facts: gives what a checkpoint says beside the tensors; called by all ranks.
         snapshots: where the averaged generator goes at the same time.
-        card: makes a snapshot's card.
-        score: of this moment, lower is better, if there is one: the best checkpoint is kept.
+        card: makes a snapshot's card; the checkpoint with the best FID is kept.
         agreement: of the ranks to end the training after the step, with a checkpoint.
     """
 
@@ -36,11 +35,10 @@ class Checkpointing(Periodic):
         facts: Callable[[], dict[str, Any]],
         snapshots: Storage,
         card: Callable[[AdversarialGame], Card],
-        score: Callable[[AdversarialGame], float | None],
         agreement: Agreement,
     ) -> None:
         super().__init__(kimg)
-        self.checkpoints, self.facts, self.snapshots, self.card, self.score = checkpoints, facts, snapshots, card, score
+        self.checkpoints, self.facts, self.snapshots, self.card = checkpoints, facts, snapshots, card
         self.agreement = agreement
         #: The signal by which the training was ended.
         self.stopped_by: int | None = None
@@ -70,8 +68,11 @@ class Checkpointing(Periodic):
     def save(self, game: AdversarialGame, wait: bool) -> None:
         """Takes snapshot and checkpoint; all ranks do so at the same step."""
         average = {name: whole(tensor) for name, tensor in game.average.state_dict().items()}
+        fid = None
         if game.parallel.rank == 0:
-            save_snapshot(self.snapshots, average, self.card(game))
+            card = self.card(game)
+            save_snapshot(self.snapshots, average, card)
+            fid = card.fid
         now = game.clock.images_seen
-        self.checkpoints.save(now, game.training_state(), self.facts(), self.score(game), wait)
+        self.checkpoints.save(now, game.training_state(), self.facts(), fid, wait)
         self._saved = now

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from typing import Any
-
-from lightning import Trainer
 
 from bigtrain.cli.run_folder import RunFolder
 from bigtrain.cli.training import Training
 from bigtrain.runtime.compute import Compute
-from bigtrain.runtime.launch import join, trainer_arguments
+from bigtrain.runtime.launch import join, make_trainer
 from bigtrain.runtime.signals import leave
 from bigtrain.runtime.watch import Watch
 
@@ -28,18 +25,7 @@ def run(folder: RunFolder, built: Any, config: dict[str, Any]) -> int:
     compute.apply()
     for package in ("lightning.pytorch", "lightning.fabric"):  # they tell what this command does not do
         logging.getLogger(package).setLevel(logging.WARNING)
-    with warnings.catch_warnings():  # a machine may well have `srun`, and train without it
-        warnings.filterwarnings("ignore", message="The `srun` command is available")
-        trainer = Trainer(
-            **trainer_arguments(compute),
-            max_epochs=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-            default_root_dir=folder.path,
-        )
+    trainer = make_trainer(compute, folder.path)
     world, parallel = join(trainer, compute)
     watch = Watch(world, stalled_seconds=compute.timeout_seconds)
     try:

@@ -177,7 +177,6 @@ class Training:
             self.facts,
             self.folder.storage("snapshots"),
             self.card,
-            self.score,
             Agreement(self.world, self.stop),
         )
 
@@ -223,21 +222,12 @@ class Training:
             "samples": sorted({(int(a), int(b)) for row in samples for a, b in zip(row[::2], row[1::2], strict=True)}),
         }
 
-    def score(self, game: AdversarialGame) -> float | None:
-        """The FID that was measured at this moment, if it was."""
-        found = [score for score in self._scores(game) if score["metric"].startswith("fid")]
-        return float(found[0]["value"]) if found else None
-
-    def _scores(self, game: AdversarialGame) -> list[dict[str, Any]]:
-        """Those of this moment; rank 0 has them."""
-        now = game.clock.images_seen
-        return [score for score in self.folder.evaluation.read() if score["images_seen"] == now]
-
     def card(self, game: AdversarialGame) -> Card:
         """The card of a snapshot that is taken now, with the scores of this moment."""
+        now = game.clock.images_seen
         return Card(
             network=self.config["game"]["init_args"]["generator"]["init_args"]["network"],
-            images_seen=game.clock.images_seen,
+            images_seen=now,
             resolution=game.moment.resolution,
             alpha=game.moment.alpha,
             classes=self.data.shards.classes,
@@ -246,7 +236,7 @@ class Training:
             manifest=self.data.shards.hash,
             versions=versions(),
             config=self.config,
-            scores=self._scores(game),
+            scores=[score for score in self.folder.evaluation.read() if score["images_seen"] == now],
         )
 
 

@@ -84,9 +84,7 @@ class Game(LightningModule, ABC):
         assert batch["first"] == moment.images_seen, "the data is at another place than the clock"
         randomness.seed_generators(self.drawing_seed, "step", moment.images_seen)  # for layers with noise of their own
         for player in self.players.values():
-            player.prepare(moment, self.schedule.total_images)
-            for group in player.optimizer.param_groups:
-                group["lr"] *= self.rate_factor
+            player.prepare(moment, self.schedule.total_images, self.rate_factor)
         self._measurements = {}
         self.play(moment, batch)
         self.clock.advance(moment.phase.images_per_step)

@@ -127,8 +127,8 @@ class Player(nn.Module):
         """A block in which the network may be used without gradients of its weights."""
         return self.spread.whole()
 
-    def prepare(self, moment: Moment, total_images: int) -> None:
-        """What holds for the step that begins at that moment: the active path and the learning rate."""
+    def prepare(self, moment: Moment, total_images: int, rate_factor: float = 1.0) -> None:
+        """What holds for the step that begins at that moment: the active path and the learning rate, times a factor."""
         place = (moment.resolution, moment.phase.kind == "transition")
         if place != self._active:
             self.network.activate(*place)
@@ -140,7 +140,7 @@ class Player(nn.Module):
             self.optimizer.state.clear()
         factor = self.learning_rate.factor(moment, total_images)
         for group, base in zip(self.optimizer.param_groups, self._base_rates, strict=True):
-            group["lr"] = base * factor
+            group["lr"] = base * factor * rate_factor
 
     def scaled(self, loss: Tensor) -> Tensor:
         """What backward is called on for that loss."""
@@ -229,14 +229,11 @@ class Player(nn.Module):
                 continue
             name, entry = key.removeprefix(prefix).rsplit("/", 1)
             (held, leaf), value = leaves[name], tensors[key]
-            if value.shape == held.shape:
-                mine = value[held.start : held.start + len(leaf)] if value.ndim else value
-                device = leaf.device
-                if value.ndim:  # laid out as the parameter is
-                    mine = torch.empty_like(leaf, dtype=value.dtype, device=value.device).copy_(mine)
+            if value.shape == held.shape:  # laid out as the parameter is
+                mine = torch.empty_like(leaf, dtype=value.dtype, requires_grad=False).copy_(held.rows_of(value))
             else:  # torch keeps the count of steps on the host, unless it is told otherwise
-                mine, device = value, leaf.device if id(leaf) in on_device else torch.device("cpu")
-            self.optimizer.state[leaf][entry] = mine.to(device, copy=True)
+                mine = value.to(leaf.device if id(leaf) in on_device else "cpu", copy=True)
+            self.optimizer.state[leaf][entry] = mine
 
 
 def _numbers_on_device(group: dict[str, object]) -> bool:

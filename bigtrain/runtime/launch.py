@@ -8,8 +8,10 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from lightning import Trainer
@@ -49,21 +51,36 @@ def strategy_of(compute: Compute) -> tuple[Strategy, int]:
     return strategy, shard
 
 
-def trainer_arguments(compute: Compute) -> dict[str, Any]:
-    """What Lightning's Trainer is told."""
+def make_trainer(compute: Compute, folder: Path) -> Trainer:
+    """Lightning's Trainer, which runs the loop and no more: loggers and callbacks are still to be set.
+
+    Args:
+        compute: on what it runs.
+        folder: of the run.
+    """
     strategy, _ = strategy_of(compute)
     nodes, devices = compute.layout()
-    arguments: dict[str, Any] = {
-        "accelerator": compute.accelerator,
-        "devices": devices,
-        "num_nodes": nodes,
-        "precision": compute.precision,
-    }
+    options: dict[str, Any] = {}
     if strategy != "single":
-        arguments["strategy"] = PlayersStrategy(timeout=timedelta(seconds=compute.timeout_seconds))
+        options["strategy"] = PlayersStrategy(timeout=timedelta(seconds=compute.timeout_seconds))
     if under_slurm():  # its own requeueing would save within a step
-        arguments["plugins"] = [SLURMEnvironment(auto_requeue=False)]
-    return arguments
+        options["plugins"] = [SLURMEnvironment(auto_requeue=False)]
+    with warnings.catch_warnings():  # a machine may well have `srun`, and train without it
+        warnings.filterwarnings("ignore", message="The `srun` command is available")
+        return Trainer(
+            accelerator=compute.accelerator,
+            devices=devices,
+            num_nodes=nodes,
+            precision=compute.precision,
+            max_epochs=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            default_root_dir=folder,
+            **options,
+        )
 
 
 @contextlib.contextmanager

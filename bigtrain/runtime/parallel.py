@@ -45,6 +45,10 @@ class Piece:
     shape: tuple[int, ...]
     holders: tuple[int, ...]
 
+    def rows_of(self, whole: Tensor) -> Tensor:
+        """The same rows of another whole tensor of that shape."""
+        return whole[self.start : self.start + len(self.tensor)] if whole.ndim else whole
+
 
 def local(tensor: Tensor) -> Tensor:
     """The tensor, or what this rank holds of it, in the same memory."""
@@ -227,8 +231,7 @@ class Parallel:
     def load(self, target: Tensor, whole: Tensor) -> None:
         """Copies what this rank holds of `target` from the whole tensor."""
         piece = self.piece(target)
-        rows = whole[piece.start : piece.start + len(piece.tensor)] if piece.tensor.ndim else whole
-        piece.tensor.copy_(rows)
+        piece.tensor.copy_(piece.rows_of(whole))
 
 
 def check_strategy(strategy: Strategy, world: int, shard: int) -> None:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import torch
 import yaml
-from lightning import Callback, Trainer
+from lightning import Callback
 from torch.nn import functional as F
 
 from bigtrain.callbacks.metrics import Metrics
@@ -31,6 +31,8 @@ from bigtrain.cli.configuration import instantiate, make_parser, parse
 from bigtrain.cli.main import main as bigtrain
 from bigtrain.data.batches import to_tensor
 from bigtrain.games.ema import EMA
+from bigtrain.runtime.compute import Compute
+from bigtrain.runtime.launch import make_trainer
 from bigtrain.runtime.world import World
 from bigtrain.sampling.pixels import to_float
 
@@ -84,17 +86,8 @@ def bigtrain_seconds(recipe: str, shards: Path, folder: Path) -> Seconds:
         TrainingProgress(),
         watch,
     ]
-    trainer = Trainer(
-        accelerator="cpu",
-        devices=1,
-        max_epochs=1,
-        logger=False,
-        callbacks=callbacks,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=folder,
-    )
+    trainer = make_trainer(Compute(accelerator="cpu"), folder)
+    trainer.callbacks.extend(callbacks)
     trainer.fit(built.game, built.data)
     return per_step(watch.ends)
 

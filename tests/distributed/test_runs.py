@@ -1,10 +1,12 @@
 """`bigtrain fit` on several ranks: killed, stopped, resumed on other numbers of ranks, ended when a rank is lost."""
 
+import contextlib
 import json
 import os
 import random
 import shutil
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -110,25 +112,33 @@ def test_elastic_resume_keeps_everything(config, undisturbed, tmp_path):
         assert places[line["images_seen"]] == (line["alpha"], line["resolution"])
 
 
-def killed_at(config: Path, run: Path, seconds: float) -> bool:
-    """Starts or resumes the run, kills all of its ranks some seconds after the first step; False if it ends before."""
-    before = len(lines_of(run, "throughput.jsonl"))
+def begun(config: Path, run: Path, seconds: float = 0.0) -> subprocess.Popen[str]:
+    """Starts a run, and waits until some seconds after its first record."""
     process = begin("fit", "--config", config, "--run", run, *TWO)
-    wait_for(lambda: process.poll() is not None or len(lines_of(run, "throughput.jsonl")) != before)
+    wait_for(lambda: process.poll() is not None or lines_of(run, "throughput.jsonl"))
     time.sleep(seconds)
-    if process.poll() is None:
+    return process
+
+
+def kill(process: subprocess.Popen[str]) -> str:
+    """Kills what there still is of a run's ranks; returns what it said."""
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    return process.returncode != 0
+    return process.communicate()[1]
+
+
+def finish(config: Path, run: Path, undisturbed: Path) -> None:
+    """Resumes a run, which must end as the other did."""
+    result = bigtrain("fit", "--config", config, "--run", run, *TWO)
+    assert result.returncode == 0, result.stderr
+    check_same(run, undisturbed)
 
 
 @pytest.mark.parametrize("seconds", [pytest.param(0.0, marks=pytest.mark.long), 0.35])
 def test_all_ranks_killed_and_resumed(seconds, config, undisturbed, tmp_path):
     run = tmp_path / "run"
-    killed_at(config, run, seconds)
-    result = bigtrain("fit", "--config", config, "--run", run, *TWO)
-    assert result.returncode == 0, result.stderr
-    check_same(run, undisturbed)
+    kill(begun(config, run, seconds))
+    finish(config, run, undisturbed)
 
 
 @pytest.mark.long
@@ -139,20 +149,13 @@ def test_four_kills_at_random_moments(seed, config, undisturbed, tmp_path):
     for _ in range(4):
         process = begin("fit", "--config", config, "--run", run, *TWO)
         time.sleep(chance.uniform(2, 9))
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-    result = bigtrain("fit", "--config", config, "--run", run, *TWO)
-    assert result.returncode == 0, result.stderr
-    check_same(run, undisturbed)
+        kill(process)
+    finish(config, run, undisturbed)
 
 
 def stopped_by(number: int, rank: int, config: Path, run: Path, seconds: float) -> int:
     """Sends a signal to one rank while the run trains; returns the exit code."""
-    process = begin("fit", "--config", config, "--run", run, *TWO)
-    before = len(lines_of(run, "throughput.jsonl"))
-    wait_for(lambda: process.poll() is not None or len(lines_of(run, "throughput.jsonl")) > before)
-    time.sleep(seconds)
+    process = begun(config, run, seconds)
     if process.poll() is None:
         os.kill(process.pid if rank == 0 else other_rank(process.pid), number)
     _, error = process.communicate(timeout=120)
@@ -185,9 +188,7 @@ def test_a_signal_to_one_rank_stops_all_with_a_checkpoint(number, rank, longer, 
     at = lines_of(run)[-1]["images_seen"]
     names = Checkpoints(Storage(run / "checkpoints")).names()
     assert float(names[-1]) * 1000 >= at - 32
-    result = bigtrain("fit", "--config", longer, "--run", run, *TWO)
-    assert result.returncode == 0, result.stderr
-    check_same(run, longer_undisturbed)
+    finish(longer, run, longer_undisturbed)
 
 
 @pytest.mark.long
@@ -196,9 +197,7 @@ def test_signals_at_random_moments(seed, longer, longer_undisturbed, tmp_path):
     chance, run = random.Random(seed), tmp_path / "run"
     number = chance.choice([signal.SIGTERM, signal.SIGUSR1])
     stopped_by(number, chance.randrange(2), longer, run, chance.uniform(0, 3))
-    result = bigtrain("fit", "--config", longer, "--run", run, *TWO)
-    assert result.returncode == 0, result.stderr
-    check_same(run, longer_undisturbed)
+    finish(longer, run, longer_undisturbed)
 
 
 @pytest.mark.parametrize(
@@ -209,15 +208,13 @@ def test_a_lost_rank_ends_the_others_soon_and_is_named(rank, number, config, tmp
     text = config.read_text().replace("total_kimg: 0.48", "total_kimg: 400")
     path, run = tmp_path / "endless.yaml", tmp_path / "run"
     path.write_text(text)
-    process = begin("fit", "--config", path, "--run", run, *TWO)
-    wait_for(lambda: process.poll() is not None or lines_of(run, "throughput.jsonl"))
+    process = begun(path, run)
     pids = [process.pid, other_rank(process.pid)]
-    begun = time.monotonic()
+    lost = time.monotonic()
     os.kill(pids[rank], number)
     wait_for(lambda: not alive(pids[1 - rank]), 60)
-    assert time.monotonic() - begun < 60
-    os.killpg(process.pid, signal.SIGKILL)
-    _, error = process.communicate()
+    assert time.monotonic() - lost < 60
+    error = kill(process)
     assert (f"rank {rank} is dead" if rank else "rank 0 is gone") in error
     shutil.rmtree(run)
 
