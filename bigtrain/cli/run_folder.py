@@ -24,6 +24,7 @@ FREE = (
     "data.url",
     "data.storage",
     "data.decode_threads",
+    "data.decode_processes",
     "data.decoded_mib",
     "data.batches_ahead",
     "data.cache_gib",

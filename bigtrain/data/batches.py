@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from typing import Any
 
@@ -20,6 +20,8 @@ from bigtrain.data.reader import Reader
 from bigtrain.data.threads import Threads
 from bigtrain.schedules import Moment, Schedule
 
+#: What is read at once, so that small steps cost no more than large ones.
+BLOCK_IMAGES, BLOCK_BYTES = 256, 16 << 20
 Batch = dict[str, Any]  # images uint8 [n, c, h, w], labels int64 [n], first: the global index of the step's first image
 
 
@@ -48,8 +50,8 @@ class Batches:
         images_seen: where to begin.
         seed: of the flips.
         mirror: whether each image is flipped left to right with probability ½, addressed by its global index.
-        threads: that read and decode; a step is read by one of them.
-        ahead: steps that are read before they are asked for.
+        threads: that read and decode; a block of steps is read by one of them.
+        ahead: steps that are read before they are asked for, at least; small ones are read several at once.
         prefetcher: fetches whole shards before they are read; it is closed with the iteration.
         rank: of this process,
         world: of so many; it must divide the batch size.
@@ -89,26 +91,43 @@ class Batches:
         return {**self.reader.faults.counts, **self.reader.shards.requests}
 
     def __iter__(self) -> Iterator[Batch]:
-        moments = self.schedule.steps(self.images_seen)
-        pending: deque[Future[Batch]] = deque()
+        pending: deque[Future[list[Batch]]] = deque()
+        steps_pending = 0
         pool = Threads(self.threads, "decode")
         try:
-            for moment in moments:
+            for block in self._blocks():
                 if self.prefetcher is not None:
-                    self.prefetcher.advance(moment.images_seen)
-                pending.append(pool.submit(self.batch, moment))
-                if len(pending) > self.ahead:
+                    self.prefetcher.advance(block[0].images_seen)
+                pending.append(pool.submit(self.block, block))
+                steps_pending += len(block)
+                while steps_pending > self.ahead and len(pending) > self.threads:
                     if not self._wait(pending[0]):
                         return
-                    yield pending.popleft().result()
+                    batches = pending.popleft().result()
+                    steps_pending -= len(batches)
+                    yield from batches
             while pending and self._wait(pending[0]):
-                yield pending.popleft().result()
+                yield from pending.popleft().result()
         finally:
             if self.prefetcher is not None:
                 self.prefetcher.close()
             pool.close()
 
-    def _wait(self, future: Future[Batch]) -> bool:
+    def _blocks(self) -> Iterator[list[Moment]]:
+        """Steps that are read at once: of one phase, and few enough images of this rank."""
+        block: list[Moment] = []
+        for moment in self.schedule.steps(self.images_seen):
+            phase = moment.phase
+            size = (len(block) + 1) * phase.images_per_step // self.world
+            most = min(BLOCK_IMAGES, BLOCK_BYTES // (self.reader.shards.channels * phase.resolution**2))
+            if block and (phase is not block[0].phase or size > most):
+                yield block
+                block = []
+            block.append(moment)
+        if block:
+            yield block
+
+    def _wait(self, future: Future[list[Batch]]) -> bool:
         """Until a batch is there; False if the training is to stop before it is."""
         begun = time.perf_counter()
         while not wait([future], timeout=0.5).done:
@@ -119,9 +138,15 @@ class Batches:
 
     def batch(self, moment: Moment) -> Batch:
         """This rank's part of the batch of the step that begins at that moment."""
-        first = moment.images_seen
-        indices = range(first + self.rank, first + moment.phase.images_per_step, self.world)
-        images, labels = self.reader.read(self.order.pairs(indices), moment.resolution, indices)
+        return self.block([moment])[0]
+
+    def block(self, moments: Sequence[Moment]) -> list[Batch]:
+        """The same for steps of one phase that follow each other."""
+        first, phase = moments[0].images_seen, moments[0].phase
+        indices = range(first + self.rank, first + len(moments) * phase.images_per_step, self.world)
+        images, labels = self.reader.read(self.order.pairs(indices), phase.resolution, indices)
         if self.mirror:
             mirror(images, np.flatnonzero(randomness.uniform(self.seed, "mirror", indices)[:, 0] < 0.5))
-        return {"images": to_tensor(images), "labels": torch.from_numpy(labels), "first": first}
+        each = phase.images_per_step // self.world
+        parts = zip(to_tensor(images).split(each), torch.from_numpy(labels).split(each), moments, strict=True)
+        return [{"images": some, "labels": of, "first": moment.images_seen} for some, of, moment in parts]

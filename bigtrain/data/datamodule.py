@@ -27,7 +27,10 @@ class ShardDataModule(LightningDataModule):
         order: `shuffled`: each epoch has every sample once; `balanced`: every class comes equally often.
         mirror: whether images are flipped left to right with probability ½.
         storage: credentials aside (they come from the environment), how the object store is reached.
-        decode_threads: that read and decode.
+        decode_threads: that read, and decode.
+        decode_processes: that decode instead of the threads what lies in files or in the cache (Linux only). They are
+            faster for small jpegs (tests/benchmarks/bench_data.py), and leave the interpreter to the training; each
+            takes 60 MiB and half a second to start.
         batches_ahead: steps that are read before they are asked for.
         decoded_mib: if all samples of a resolution fit into so much memory, each is decoded once; 0 for never.
         lanes: places all over the data from which a batch draws (see `Order`); a multiple of the number of processes
@@ -53,6 +56,7 @@ class ShardDataModule(LightningDataModule):
         mirror: bool = False,
         storage: StorageOptions = StorageOptions(),  # noqa: B008 (it is frozen)
         decode_threads: int = 2,
+        decode_processes: int = 0,
         batches_ahead: int = 4,
         decoded_mib: int = 256,
         lanes: int = 64,
@@ -66,19 +70,30 @@ class ShardDataModule(LightningDataModule):
         for name, value in (("decode_threads", decode_threads), ("batches_ahead", batches_ahead)):
             if value < 1:
                 raise ValueError(f"{name} (={value}) must be at least 1")
-        for name, bound in (("decoded_mib", decoded_mib), ("cache_gib", cache_gib), ("prefetch_gib", prefetch_gib)):
+        bounds = {"decoded_mib": decoded_mib, "cache_gib": cache_gib, "prefetch_gib": prefetch_gib}
+        for name, bound in {**bounds, "decode_processes": decode_processes}.items():
             if bound < 0:
                 raise ValueError(f"{name} (={bound}) must not be negative")
         weights = url if isinstance(url, dict) else {url: 1.0}
         budget, resolutions = Budget(max_bad_samples, max_bad_shards), schedule.resolutions
         self.reader = open_reader(
-            weights, resolutions, seed, storage, cache_gib, cache_folder, budget, decoded_mib << 20
+            weights,
+            resolutions,
+            seed,
+            storage,
+            cache_gib,
+            cache_folder,
+            budget,
+            decoded_mib << 20,
+            decode_processes,
         )
         self.shards, self.faults, self.fetcher = self.reader.shards, self.reader.faults, self.reader.fetcher
         self.schedule, self.seed, self.mirror = schedule, seed, mirror
         #: Asked while a batch is late: whether the training is to end without it.
         self.stopping: Callable[[], bool] = lambda: False
-        self.decode_threads, self.batches_ahead = decode_threads, batches_ahead
+        # A thread waits for each process that decodes, and one more prepares what is next.
+        self.threads = decode_processes + 1 if decode_processes else decode_threads
+        self.batches_ahead = batches_ahead
         self.prefetch_bytes = int(prefetch_gib * 2**30)
         self.order = make_order(order, self.reader, list(weights.values()), seed, lanes)
 
@@ -103,7 +118,7 @@ class ShardDataModule(LightningDataModule):
             images_seen,
             self.seed,
             self.mirror,
-            self.decode_threads,
+            self.threads,
             self.batches_ahead,
             prefetcher,
             rank,

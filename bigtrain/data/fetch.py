@@ -75,6 +75,14 @@ class Fetcher:
         """Whether no object store has to be asked for a shard."""
         return place.storage.is_local or self._find(place) is not None
 
+    def file(self, place: ShardPlace) -> Path | None:
+        """The file on this machine that holds a shard, if one does."""
+        try:
+            found = self._find(place)
+        except (*NOT_THE_SHARD, ShardError):
+            return None  # who reads it is told why
+        return found.path if isinstance(found, InFile) else None
+
     def has(self, place: ShardPlace) -> bool:
         """Whether a whole shard is in the cache, or in memory. Costs less than `is_near`, and is no use of it."""
         return place.identity in self._in_memory or (self.cache is not None and self.cache.has(place.identity))

@@ -26,6 +26,7 @@ def open_reader(
     cache_folder: str | None,
     budget: Budget,
     decoded_bytes: int = 0,
+    processes: int = 0,
 ) -> Reader:
     """The reader of a set of shards, or of several; its shards, faults and fetcher are its attributes.
 
@@ -37,7 +38,7 @@ def open_reader(
         cache_gib: bound of this node's cache of shards from an object store; 0 for none.
         cache_folder: of that cache; None for a folder of this user among the temporary files.
         budget: how much may be damaged.
-        decoded_bytes: see `Reader`.
+        decoded_bytes, processes: see `Reader`.
 
     Raises:
         ValueError: if there are no shards at a URL, or not at one of the resolutions.
@@ -50,7 +51,7 @@ def open_reader(
     if cache_gib and not shards.is_local:
         folder = Path(cache_folder).expanduser() if cache_folder else default_folder()
         cache = ShardCache(folder, int(cache_gib * 2**30))
-    return Reader(shards, faults, Fetcher(shards, faults, cache), decoded_bytes=decoded_bytes)
+    return Reader(shards, faults, Fetcher(shards, faults, cache), decoded_bytes=decoded_bytes, processes=processes)
 
 
 def _load(storage: Storage) -> Manifest:

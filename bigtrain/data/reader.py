@@ -12,9 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bigtrain.data.buffers import Buffers
+from bigtrain.data.buffers import Buffers, SharedBuffers
 from bigtrain.data.decode import decode, decode_any_size
 from bigtrain.data.decoded import DecodedImages, Read
+from bigtrain.data.decoders import Decoders, jobs_of
 from bigtrain.data.faults import Faults, Place
 from bigtrain.data.fetch import Bytes, Fetcher, check_unchanged
 from bigtrain.data.files import ShardError
@@ -49,6 +50,7 @@ class Reader:
         fetcher: where bytes come from.
         open_shards: how many shards' indexes are kept in memory.
         decoded_bytes: if all samples of a resolution fit into so many bytes, each is decoded once and kept.
+        processes: that decode what lies in files of this machine; 0 for the threads that read.
     """
 
     def __init__(
@@ -58,12 +60,14 @@ class Reader:
         fetcher: Fetcher | None = None,
         open_shards: int = 512,
         decoded_bytes: int = 0,
+        processes: int = 0,
     ) -> None:
         self.shards = shards
         self.faults = faults or Faults(shards.shard_samples, seed=0, max_sample_share=0, max_shards=0)
         self.fetcher = fetcher or Fetcher(shards, self.faults)
         self.decoded_bytes = decoded_bytes
-        self._buffers = Buffers()
+        self._decoders = Decoders(processes) if processes else None
+        self._buffers = SharedBuffers() if processes else Buffers()
         self._requests = Threads(REQUESTS, "request")  # started when they are needed
         self._index = lru_cache(maxsize=open_shards)(self._load_index)
         self._decoded = lru_cache(maxsize=2)(self._make_decoded)  # as a growing network changes its resolution
@@ -87,7 +91,7 @@ class Reader:
         if decoded is not None and (found := decoded.find(sound)) is not None:
             return found
         images, labels, take = self._room(len(sound), resolution)
-        self._give(sound, resolution, indices, take)
+        self._give(sound, self._decode_elsewhere(sound, resolution, images, labels), resolution, indices, take)
         if decoded is not None:
             decoded.keep(sound, images, labels)
         return images, labels
@@ -116,7 +120,7 @@ class Reader:
             TooManyFaultsError, OSError: as `read`.
         """
         found: dict[int, Stored] = {}
-        self._give(self._sound(places, indices), resolution, indices, found.__setitem__)
+        self._give(self._sound(places, indices), range(len(places)), resolution, indices, found.__setitem__)
         return [found[position] for position in range(len(places))]
 
     def all(self, resolution: int, size: int) -> Iterator[Read]:
@@ -161,9 +165,42 @@ class Reader:
         self.faults.count("substitutions")
         return self.faults.substitute(indices[position])
 
-    def _give(self, places: list[Place], resolution: int, indices: Sequence[int] | None, take: Take) -> None:
-        """Hands every sample to `take`; damaged ones are replaced, in `places` too."""
-        missing: Sequence[int] = range(len(places))
+    def _decode_elsewhere(
+        self, places: list[Place], resolution: int, images: NDArray[np.uint8], labels: NDArray[np.int64]
+    ) -> Sequence[int]:
+        """Lets processes decode what lies in files; returns the positions that are left."""
+        if self._decoders is None or not isinstance(self._buffers, SharedBuffers):
+            return range(len(places))
+        files: list[tuple[str, int]] = []
+        jobs: list[NDArray[np.int64]] = []
+        left: list[int] = []
+        for shard, positions in _by_shard(places, range(len(places))).items():
+            place = self.shards.locate(resolution, shard)
+            path = self.fetcher.file(place)
+            if path is None:
+                left += positions
+                continue
+            samples, index = [places[position][1] for position in positions], self._index(resolution, shard)
+            jobs.append(jobs_of(len(files), positions, samples, index, place.resolution == NATIVE))
+            files.append((str(path), place.info.bytes))
+            if index.labels is not None:
+                labels[positions] = index.labels[samples]
+            if not place.storage.is_local:
+                self.faults.count("cache_hits", len(samples))
+        if jobs:
+            descriptor = self._buffers.descriptor(images)
+            left += self._decoders.decode(files, np.concatenate(jobs), images.shape, descriptor)
+        return left
+
+    def _give(
+        self,
+        places: list[Place],
+        missing: Sequence[int],
+        resolution: int,
+        indices: Sequence[int] | None,
+        take: Take,
+    ) -> None:
+        """Hands the samples at the missing positions to `take`; damaged ones are replaced, in `places` too."""
         while missing:
             missing = self._give_sound(places, missing, resolution, take)
             for position in missing:
@@ -171,9 +208,7 @@ class Reader:
 
     def _give_sound(self, places: list[Place], positions: Sequence[int], resolution: int, take: Take) -> list[int]:
         """Hands the samples at those positions to `take`; returns the positions of damaged ones."""
-        by_shard: dict[int, list[int]] = defaultdict(list)
-        for position in positions:
-            by_shard[places[position][0]].append(position)
+        by_shard = _by_shard(places, positions)
         samples = {shard: [places[position][1] for position in group] for shard, group in by_shard.items()}
         far = [shard for shard in by_shard if not self.fetcher.is_near(self.shards.locate(resolution, shard))]
         answers = {shard: self._requests.submit(self._contents, resolution, shard, samples[shard]) for shard in far}
@@ -267,3 +302,11 @@ class Reader:
         shards = self.shards
         fits = DecodedImages.size(shards.samples, shards.channels, resolution) <= self.decoded_bytes
         return DecodedImages(shards.shard_samples, shards.channels, resolution) if fits else None
+
+
+def _by_shard(places: list[Place], positions: Sequence[int]) -> dict[int, list[int]]:
+    """The positions of each shard's samples."""
+    by_shard: dict[int, list[int]] = defaultdict(list)
+    for position in positions:
+        by_shard[places[position][0]].append(position)
+    return by_shard

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bigtrain.data.children import without_signals
 from bigtrain.data.parts import Plan, write_part
 from bigtrain.data.progress import Progress
 from bigtrain.data.sources import Source
 from bigtrain.storage import Storage
 
 _SECONDS_BETWEEN_UPDATES = 0.2
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def _in_processes(
     context = multiprocessing.get_context("spawn")  # a forked child of a process that has used obstore hangs
     executor = ProcessPoolExecutor(workers, context, _begin, (job, tally))
     try:
-        with _without_signals():
+        with without_signals():
             pending = {executor.submit(_write, number, indices) for number, indices in parts.items()}
         while pending:
             finished, pending = wait(pending, _SECONDS_BETWEEN_UPDATES, FIRST_COMPLETED)
@@ -120,16 +120,6 @@ def _in_processes(
     finally:
         tally.stopped.value = 1
         executor.shutdown(wait=True, cancel_futures=True)
-
-
-@contextlib.contextmanager
-def _without_signals() -> Iterator[None]:
-    """Processes that are started inside the block never see Ctrl-C or SIGTERM: this process tells them to stop."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _worker: dict[str, Any] = {}  # of a worker process: what `_begin` was given, as an executor's tasks share nothing else

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from bigtrain.data.batches import BLOCK_BYTES
 from bigtrain.data.datamodule import ShardDataModule
 from bigtrain.data.fetch import RANGE
 from bigtrain.data.order import Order
@@ -96,9 +97,10 @@ def report(data: ShardDataModule, mib: int, needed: int) -> None:
     print(
         f"  bytes over needed: {fetched + ranges:.2f}, {fetched:.2f} of it as whole shards, {counts['fetched']} times"
     )
-    allowed = 4 * 4 * RANGE + (data.batches_ahead + data.decode_threads + 1) * BATCH * SIZE * SIZE * 3
+    # Shards fetched ahead; blocks that are read or wait; and the ranges of those being read with what is between them.
+    allowed = 4 * 4 * RANGE + (data.threads + 2) * BLOCK_BYTES + data.threads * 3 * BLOCK_BYTES
     memory = (peaks["memory"] - before) / MIB
-    print(f"  memory: {memory:.0f} MiB more than before; ranges and batches: {allowed / MIB:.0f}")
+    print(f"  memory: {memory:.0f} MiB more than before; ranges and blocks: {allowed / MIB:.0f}")
     print(f"  disk: {peaks['disk'] / MIB:.0f} MiB at most; bound of the cache: {mib} MiB")
 
 

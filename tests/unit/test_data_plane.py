@@ -45,7 +45,7 @@ def whole(parts):
 @given(world=st.sampled_from([1, 2, 4, 8]), step=st.integers(0, 40), threads=st.integers(1, 5))
 def test_any_number_of_ranks_and_threads_reads_the_same_global_batches(data, world, step, threads):
     moments = list(itertools.islice(GROWTH.steps(0), step, step + 3))
-    data.decode_threads = threads
+    data.threads = threads
     ranks = [data.batches(moments[0].images_seen, rank, world) for rank in range(world)]
     for moment, *parts in zip(moments, *ranks, strict=False):
         expected = data.batches(0).batch(moment)
@@ -155,7 +155,7 @@ def test_images_of_any_size_are_cropped_and_resized_as_a_build_would(tmp_path):
 def test_a_training_that_is_to_stop_does_not_wait_for_a_batch_that_does_not_come(data, monkeypatch):
     batches = data.batches(0)
     release = threading.Event()
-    monkeypatch.setattr(batches, "batch", lambda moment: release.wait(30))
+    monkeypatch.setattr(batches, "block", lambda moments: release.wait(30))
     batches.stopping = lambda: True
     assert list(batches) == []
     release.set()

@@ -79,6 +79,21 @@ def test_threads_and_prefetch_do_not_matter(reader, order, threads, ahead):
     assert same(all_batches(reader, order), all_batches(reader, order, threads=threads, ahead=ahead))
 
 
+@pytest.mark.parametrize("world", [1, 2])
+def test_steps_that_are_read_at_once_are_those_read_one_by_one(reader, order, world, monkeypatch):
+    schedule = Progressive([4, 8], {4: 12, 8: 8}, 1.2, 0.4, 0.2)
+    batches = Batches(reader, order, schedule, 0, seed=1, mirror=True, rank=world - 1, world=world)
+    blocks = list(batches._blocks())
+    assert [moment for block in blocks for moment in block] == list(schedule.steps(0))
+    assert all(len({id(moment.phase) for moment in block}) == 1 for block in blocks)
+    assert max(len(block) * block[0].phase.images_per_step for block in blocks) // world in range(240, 257)
+    singly = [batches.batch(moment) for moment in schedule.steps(0)]
+    assert same(singly, batches)
+    assert all(torch.equal(a["labels"], b["labels"]) for a, b in zip(singly, batches, strict=True))
+    monkeypatch.setattr("bigtrain.data.batches.BLOCK_BYTES", 10)
+    assert all(len(block) == 1 for block in batches._blocks())
+
+
 def test_from_any_step_on_the_batches_are_the_same(reader, order):
     whole = all_batches(reader, order, mirror=True)
     for cut in (1, 5, len(whole) - 1):
