@@ -17,13 +17,22 @@ _log = logging.getLogger(__name__)
 
 
 class Watching(Callback):
-    """Stands behind what may take long, such as scores."""
+    """Stands behind what may take long, such as scores.
 
-    def __init__(self, watch: Watch) -> None:
-        self.watch = watch
+    Args:
+        watch: over the ranks.
+        timeout_seconds: for which ranks wait for each other from the second step on.
+    """
+
+    def __init__(self, watch: Watch, timeout_seconds: float) -> None:
+        self.watch, self.timeout_seconds = watch, timeout_seconds
+        self._first = True
 
     def on_train_batch_end(self, trainer: Trainer, game: Game, outputs: Any, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
         self.watch.step(game.clock.images_seen)
+        if self._first:
+            game.parallel.set_timeout(self.timeout_seconds)
+        self._first = False
 
 
 class Stragglers(Callback):

@@ -27,7 +27,7 @@ def run(folder: RunFolder, built: Any, config: dict[str, Any]) -> int:
         logging.getLogger(package).setLevel(logging.WARNING)
     trainer = make_trainer(compute, folder.path)
     world, parallel = join(trainer, compute)
-    watch = Watch(world, stalled_seconds=compute.timeout_seconds)
+    watch = Watch(world, compute.timeout_seconds, compute.start_timeout_seconds)
     try:
         with watch:
             training = Training(folder, built, config, world, parallel, watch)

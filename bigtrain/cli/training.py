@@ -164,7 +164,7 @@ class Training:
             Samples(cadences.samples_kimg, self.folder.storage("samples"), cadences.num_samples),
             *self.evaluating,
             *self.rollbacks.guards,
-            Watching(self.watch),
+            Watching(self.watch, self.built.compute.timeout_seconds),
             Stragglers(self.world),
             self.checkpointing,
         ]

@@ -25,7 +25,8 @@ class Compute:
         precision: of the networks; `bf16-mixed` and `16-mixed` keep the weights in float32.
         tf32: whether float32 products on a GPU may be rounded to TF32.
         threads: of the CPU for one operation; 0 leaves torch's choice.
-        timeout_seconds: after which processes that wait for another one give up.
+        timeout_seconds: after which processes that wait for another one give up;
+        start_timeout_seconds: the same until the first step is done, as compilers and full file systems take long.
     """
 
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
@@ -37,13 +38,15 @@ class Compute:
     tf32: bool = False
     threads: int = 0
     timeout_seconds: float = 300.0
+    start_timeout_seconds: float = 900.0
 
     def __post_init__(self) -> None:
         for name in ("devices", "num_nodes", "shard", "threads"):
             if getattr(self, name) < 0:
                 raise ValueError(f"compute.{name} (={getattr(self, name)}) must not be negative")
-        if self.timeout_seconds <= 0:
-            raise ValueError(f"compute.timeout_seconds (={self.timeout_seconds}) must be greater than 0")
+        for name in ("timeout_seconds", "start_timeout_seconds"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"compute.{name} (={getattr(self, name)}) must be greater than 0")
 
     def apply(self) -> None:
         """Sets what torch keeps for the whole process."""

@@ -62,7 +62,7 @@ def make_trainer(compute: Compute, folder: Path) -> Trainer:
     nodes, devices = compute.layout()
     options: dict[str, Any] = {}
     if strategy != "single":
-        options["strategy"] = PlayersStrategy(timeout=timedelta(seconds=compute.timeout_seconds))
+        options["strategy"] = PlayersStrategy(timeout=timedelta(seconds=compute.start_timeout_seconds))
     if under_slurm():  # its own requeueing would save within a step
         options["plugins"] = [SLURMEnvironment(auto_requeue=False)]
     with warnings.catch_warnings():  # a machine may well have `srun`, and train without it

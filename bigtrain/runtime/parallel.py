@@ -13,6 +13,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Literal, TypeVar, cast
 
 import torch
@@ -206,6 +207,15 @@ class Parallel:
     def is_sharded(self) -> bool:
         """Whether a rank holds but a part of each weight."""
         return self.mesh is not None
+
+    def set_timeout(self, seconds: float) -> None:
+        """After which a collective that waits for another rank fails, from now on."""
+        if self.world == 1:
+            return
+        groups = [dist.group.WORLD, *(self.mesh.get_all_groups() if self.mesh is not None else ())]
+        for group in groups:
+            if hasattr(group, "set_timeout"):  # (before torch 2.15 it stays what it was at the start)
+                group.set_timeout(timedelta(seconds=seconds))
 
     def spread(self, network: nn.Module) -> Spread:
         """Wraps a network, in place under `fsdp` and `hsdp`; its layers are told how to look at the whole batch."""

@@ -28,7 +28,8 @@ class Watch:
 
     Args:
         world: of the ranks; nothing is watched over one alone.
-        stalled_seconds: without a step, after which it is said where every rank stands, and all end.
+        stalled_seconds: without a step, after which it is said where every rank stands, and all end;
+        start_seconds: the same before the first step, if it is longer.
         dead_seconds: without a sign, after which a rank is dead.
         end: ends the process; a test may do otherwise.
     """
@@ -37,10 +38,12 @@ class Watch:
         self,
         world: World,
         stalled_seconds: float = 600.0,
+        start_seconds: float = 0.0,
         dead_seconds: float = 30.0,
         end: Callable[[int], None] = os._exit,
     ) -> None:
-        self.world, self.stalled_seconds, self.dead_seconds, self._end = world, stalled_seconds, dead_seconds, end
+        self.world, self.dead_seconds, self._end = world, dead_seconds, end
+        self.stalled_seconds, self.start_seconds = stalled_seconds, start_seconds
         self._main = threading.main_thread().ident or 0
         self._progress, self._since = 0, time.monotonic()
         self._closed = threading.Event()
@@ -135,7 +138,9 @@ class Watch:
             return
         signs = [self._look(store, rank, now) for rank in range(self.world.size)]
         stalls = [stalled for _, stalled, _ in signs]
-        if min(stalls) > self.stalled_seconds:  # (one may still evaluate while the others wait for it)
+        begun = max(progress for progress, *_ in signs) > 0
+        limit = self.stalled_seconds if begun else max(self.stalled_seconds, self.start_seconds)
+        if min(stalls) > limit:  # (one may still evaluate while the others wait for it)
             ordered = sorted((progress, "waits for" in place, rank) for rank, (progress, _, place) in enumerate(signs))
             places = "; ".join(f"rank {rank} {signs[rank][2]}" for *_, rank in ordered)
             self._stop(f"no step for {stalled:.0f} s; {places}")

@@ -6,6 +6,7 @@ import time
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from bigtrain.runtime.parallel import Parallel, check_strategy
 from bigtrain.runtime.reductions import gather_across, sum_across
@@ -89,6 +90,37 @@ def test_ranks_that_stand_still_are_ended_and_say_where(two_ranks):
     assert "no step for" in said
     assert "rank 0 stands in" in said
     assert "rank 1 stands in" in said
+
+
+def start_slowly() -> list[int]:
+    """Before its first step a rank may take longer."""
+    ends: list[int] = []
+    with Watch(World(), stalled_seconds=1, start_seconds=30, end=ends.append) as watch:
+        time.sleep(3)
+        assert not ends
+        watch.step(1)
+        time.sleep(4)
+    return ends
+
+
+def test_the_first_step_may_take_longer(two_ranks):
+    assert all(two_ranks.run(start_slowly))
+
+
+def wait_shorter() -> list[float]:
+    backend = dist.group.WORLD._get_backend(torch.device("cpu"))
+    before = backend.options._timeout
+    parallel, told = Parallel("fsdp"), []
+    for seconds in (100, before.total_seconds()):
+        parallel.set_timeout(seconds)
+        told.append(backend.options._timeout.total_seconds())
+    return [*told, before.total_seconds()]
+
+
+@pytest.mark.skipif(not hasattr(dist, "set_timeout"), reason="torch 2.15 can do this")
+def test_ranks_wait_no_longer_than_they_are_told(two_ranks):
+    for told, restored, before in two_ranks.run(wait_shorter):
+        assert (told, restored) == (100, before)
 
 
 def keep_going() -> list[int]:
