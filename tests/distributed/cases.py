@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
+from unittest import mock
 
 import torch
 import torch.distributed as dist
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -47,6 +51,7 @@ class Case(NamedTuple):
     stddev_group: int | None = 2
     dtype: torch.dtype = torch.float64
     recompute: bool = False
+    compile: bool = False
 
     @property
     def name(self) -> str:
@@ -58,7 +63,11 @@ def make(case: Case) -> AdversarialGame:
     objective, regularizers = (METHODS | OTHER_METHODS)[case.method]
     common = {"num_classes": CLASSES, "image_channels": 1}
     optimizer = partial(torch.optim.Adam, lr=5e-4, betas=(0.5, 0.99), eps=1e-4)
-    options: dict[str, Any] = {"max_grad_norm": case.max_grad_norm, "recompute": case.recompute}
+    options: dict[str, Any] = {
+        "max_grad_norm": case.max_grad_norm,
+        "recompute": case.recompute,
+        "compile": case.compile,
+    }
     schedule: Schedule
     if case.networks == "progressive":
         sizes = {**common, "fmap_base": 32, "fmap_max": 8}
@@ -77,17 +86,26 @@ def make(case: Case) -> AdversarialGame:
         generator = Player(partial(BigGANGenerator, 32, latent_dim=8, shared_dim=4, **sizes), optimizer, **options)
         discriminator = Player(partial(BigGANDiscriminator, 32, **sizes), optimizer, **options)
         schedule = Constant(32, BATCH, 1.0, case.d_steps)
-    game = AdversarialGame(
-        generator,
-        discriminator,
-        objective(),
-        schedule,
-        regularizers,
-        accumulation=case.accumulation,
-        joint_pass=case.networks == "biggan",
-        ema_half_life_kimg=0.1,
-    )
+    with compiled_quickly():
+        game = AdversarialGame(
+            generator,
+            discriminator,
+            objective(),
+            schedule,
+            regularizers,
+            accumulation=case.accumulation,
+            joint_pass=case.networks == "biggan",
+            ema_half_life_kimg=0.1,
+        )
     return game.to(case.dtype)
+
+
+@contextlib.contextmanager
+def compiled_quickly() -> Iterator[None]:
+    """What is compiled here is so up to the graphs of forward and backward, which torch runs as they are."""
+    inner = nn.Module.compile
+    with mock.patch.object(nn.Module, "compile", lambda network: inner(network, backend="aot_eager")):
+        yield
 
 
 def play(

@@ -20,6 +20,11 @@ OTHERS = [
     Case("non-saturating + R1", growth=True, recompute=True),
     Case("non-saturating + approximate R1", accumulation=2, growth=True),
 ]
+COMPILED = [
+    Case("hinge", compile=True, accumulation=2),
+    Case("non-saturating + approximate R1", compile=True, growth=True),
+    Case("hinge", networks="biggan", compile=True),
+]
 #: What every run of the tests plays; `-m long` plays the rest.
 FAIR = {Case("hinge", 4, True), Case("non-saturating + R1", 1, True), Case("WGAN-GP", 4, False), *OTHERS}
 
@@ -45,7 +50,7 @@ def alone(case: Case) -> dict[str, torch.Tensor]:
 
 def compare(found: dict[str, torch.Tensor], case: Case) -> None:
     """Networks, buffers and averages of every kind; in float64 the optimizers as well."""
-    expected = alone(case)
+    expected = alone(case._replace(compile=False))
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         if name.startswith("optimizers/") and case.dtype == torch.float32:
@@ -84,6 +89,13 @@ def trained_bytes(case: Case) -> int:
 
 @pytest.mark.parametrize(("case", "strategy"), list(cells(["ddp", "fsdp"])))
 def test_two_ranks_are_one(two_ranks, case, strategy):
+    check(two_ranks, case, strategy)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in COMPILED])
+def test_compiled_networks_are_those_that_are_not(two_ranks, case, strategy):
     check(two_ranks, case, strategy)
 
 
