@@ -61,7 +61,8 @@ def test_a_large_object_is_read_in_parts_of_one_version(
     storage = through(proxy, bucket)
     assert storage.read("x") == CONTENT
     parts = ["bytes=0-999999", "bytes=1000000-1999999", "bytes=2000000-2999999"]
-    assert [one.range for one in proxy.requests] == [None, *parts]
+    first, *others = (one.range for one in proxy.requests)
+    assert (first, sorted(others)) == (None, parts)  # they are asked for at the same time
     proxy.clear()
     proxy.inject(faults.etag('"another"'), nth=(2,))
     with pytest.raises(ChangedError):

@@ -12,7 +12,8 @@ from bigtrain.data.mixed import MixedOrder, shares
 from bigtrain.data.order import Order
 
 sizes = st.lists(st.integers(0, 9), min_size=1, max_size=5).filter(lambda counts: sum(counts) > 0)
-data_sets = st.lists(st.tuples(sizes, st.floats(0.1, 10)), min_size=1, max_size=4)
+# (with weights of which each has a sample at least in a period of 128)
+data_sets = st.lists(st.tuples(sizes, st.floats(0.2, 8)), min_size=1, max_size=4)
 
 
 def mixture(given, seed=0, period=128):
