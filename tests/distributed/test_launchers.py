@@ -14,26 +14,10 @@ import pytest
 from bigtrain.checkpoints import Checkpoints
 from bigtrain.storage import Storage
 from tests.distributed.test_runs import TWO, alive, check_same, kill, lines_of, wait_for
-from tests.runs import ENVIRONMENT, ROOT, bigtrain, tiny_config, write_config
+from tests.runs import ENVIRONMENT, ROOT, bigtrain
 from tests.services.slurm import CPUS, slurm
 
 __all__ = ["slurm"]
-
-
-@pytest.fixture(scope="module")
-def config(digits, tmp_path_factory) -> Path:
-    """A training of two ranks that is not over before it is stopped."""
-    made = tiny_config(digits, evaluation=None)
-    made["schedule"]["init_args"]["total_kimg"] = 1.6
-    return write_config(tmp_path_factory.mktemp("config") / "tiny.yaml", made)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(config, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("undisturbed") / "run"
-    result = bigtrain("fit", "--config", config, "--run", folder, *TWO)
-    assert result.returncode == 0, result.stderr
-    return folder
 
 
 def by_torchrun(config, run, restarts=0):
@@ -61,9 +45,9 @@ def children(pid):
     return sorted(found)
 
 
-def test_torchrun_starts_the_ranks_again_when_one_dies(config, undisturbed, tmp_path):
+def test_torchrun_starts_the_ranks_again_when_one_dies(longer, longer_undisturbed, tmp_path):
     run = tmp_path / "run"
-    process = by_torchrun(config, run, restarts=1)
+    process = by_torchrun(longer, run, restarts=1)
     wait_for(lambda: process.poll() is not None or len(Checkpoints(Storage(run / "checkpoints")).names()) > 1)
     ranks = children(process.pid)
     assert len(ranks) == 2
@@ -71,13 +55,13 @@ def test_torchrun_starts_the_ranks_again_when_one_dies(config, undisturbed, tmp_
     _, error = process.communicate(timeout=240)
     assert process.returncode == 0, error
     assert not any(map(alive, ranks))
-    check_same(run, undisturbed)
+    check_same(run, longer_undisturbed)
 
 
 @pytest.mark.long
-def test_torchrun_is_stopped_with_a_checkpoint(config, undisturbed, tmp_path):
+def test_torchrun_is_stopped_with_a_checkpoint(longer, longer_undisturbed, tmp_path):
     run = tmp_path / "run"
-    process = by_torchrun(config, run)
+    process = by_torchrun(longer, run)
     wait_for(lambda: process.poll() is not None or lines_of(run, "throughput.jsonl"))
     process.send_signal(signal.SIGTERM)  # as Kubernetes does: to the first process
     wait_for(lambda: process.poll() is not None, 60)
@@ -85,9 +69,9 @@ def test_torchrun_is_stopped_with_a_checkpoint(config, undisturbed, tmp_path):
     at = lines_of(run)[-1]["images_seen"]
     assert at < 1600, error
     assert float(Checkpoints(Storage(run / "checkpoints")).names()[-1]) * 1000 >= at
-    result = bigtrain("fit", "--config", config, "--run", run, *TWO)
+    result = bigtrain("fit", "--config", longer, "--run", run, *TWO)
     assert result.returncode == 0, result.stderr
-    check_same(run, undisturbed)
+    check_same(run, longer_undisturbed)
 
 
 def job(slurm, config, run, folder) -> int:
@@ -109,9 +93,11 @@ def trains(run):
     return lambda: len(lines_of(run, "throughput.jsonl")) > before
 
 
-def test_before_its_time_limit_a_slurm_job_saves_and_goes_back_into_the_queue(slurm, config, undisturbed, tmp_path):
+def test_before_its_time_limit_a_slurm_job_saves_and_goes_back_into_the_queue(
+    slurm, longer, longer_undisturbed, tmp_path
+):
     run = tmp_path / "run"
-    number = job(slurm, config, run, tmp_path)
+    number = job(slurm, longer, run, tmp_path)
     wait_for(trains(run))
     slurm.command("scancel", "--signal=USR1", number)  # what --signal does two minutes before the limit
     slurm.start_again(number)
@@ -120,13 +106,13 @@ def test_before_its_time_limit_a_slurm_job_saves_and_goes_back_into_the_queue(sl
     print(f"training again {time.monotonic() - begun:.0f} s after it could start")
     slurm.wait_for(number, "COMPLETED")
     assert slurm.restarts(number) == 1
-    check_same(run, undisturbed)
+    check_same(run, longer_undisturbed)
 
 
 @pytest.mark.long
-def test_a_slurm_job_that_makes_room_for_another_goes_on_afterwards(slurm, config, undisturbed, tmp_path):
+def test_a_slurm_job_that_makes_room_for_another_goes_on_afterwards(slurm, longer, longer_undisturbed, tmp_path):
     run = tmp_path / "run"
-    number = job(slurm, config, run, tmp_path)
+    number = job(slurm, longer, run, tmp_path)
     wait_for(trains(run))
     urgent = tmp_path / "urgent.sbatch"
     urgent.write_text("#!/bin/bash\nsleep 3\n")
@@ -136,4 +122,4 @@ def test_a_slurm_job_that_makes_room_for_another_goes_on_afterwards(slurm, confi
     assert "saved; waiting to be ended by SLURM" in (tmp_path / "log").read_text()
     slurm.start_again(number)
     slurm.wait_for(number, "COMPLETED")
-    check_same(run, undisturbed)
+    check_same(run, longer_undisturbed)

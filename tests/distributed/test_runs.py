@@ -15,17 +15,9 @@ import torch
 
 from bigtrain.checkpoints import Checkpoints
 from bigtrain.storage import Storage
-from tests.runs import begin, bigtrain, tiny_config, write_config
+from tests.runs import begin, bigtrain
 
 TWO = ("--compute.devices", 2)
-
-
-@pytest.fixture(scope="module")
-def config(digits, tmp_path_factory) -> Path:
-    made = tiny_config(digits)
-    made["game"]["init_args"]["discriminator"]["network"]["init_args"]["stddev_group"] = 2  # for four ranks
-    made["evaluation"] = None
-    return write_config(tmp_path_factory.mktemp("config") / "tiny.yaml", made)
 
 
 @pytest.fixture(scope="module")
@@ -161,22 +153,6 @@ def stopped_by(number: int, rank: int, config: Path, run: Path, seconds: float) 
     _, error = process.communicate(timeout=120)
     assert process.returncode == 0 or "the same command resumes" in error, error
     return process.returncode
-
-
-@pytest.fixture(scope="module")
-def longer(config, tmp_path_factory) -> Path:
-    """A training that is not over before a signal arrives."""
-    text = config.read_text().replace("total_kimg: 0.48", "total_kimg: 1.6")
-    path = tmp_path_factory.mktemp("config") / "longer.yaml"
-    path.write_text(text)
-    return path
-
-
-@pytest.fixture(scope="module")
-def longer_undisturbed(longer, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("undisturbed") / "run"
-    assert bigtrain("fit", "--config", longer, "--run", folder, *TWO).returncode == 0
-    return folder
 
 
 @pytest.mark.parametrize(
