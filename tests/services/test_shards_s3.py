@@ -5,15 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from bigtrain.cli.main import main
 from bigtrain.data.archives import stored_archive
+from bigtrain.data.datamodule import ShardDataModule
 from bigtrain.data.indexing import index
 from bigtrain.data.locations import find_shards
 from bigtrain.data.manifest import NATIVE, Manifest
 from bigtrain.data.sources import open_source
 from bigtrain.data.tar import read_members
 from bigtrain.data.verify import verify
+from bigtrain.schedules import Constant
 from bigtrain.storage import Storage
 from tests.services.s3 import S3Server
 from tests.unit.made_shards import by_webdataset, image, write_tar
@@ -75,3 +78,17 @@ def test_shards_in_a_bucket_are_a_source(s3: S3Server, tmp_path: Path) -> None:
     assert main(["shards", "build", url, to, "--resolutions=4,8", "--workers=2"]) == 0
     assert Manifest.load(to).class_counts == [4, 3, 3]
     assert verify(to) == []
+
+
+def test_processes_decode_what_is_in_the_cache_and_threads_the_rest(s3: S3Server, tmp_path: Path) -> None:
+    url, schedule = f"s3://{s3.bucket()}/digits", Constant(8, 64, 3 * 1.797)
+    assert main(["shards", "build", "digits:", url, *BUILD, "--workers=1"]) == 0
+    threads, processes = (
+        ShardDataModule(url, schedule, decoded_mib=0, cache_folder=str(tmp_path / str(n)), decode_processes=n)
+        for n in (0, 2)
+    )
+    batches = processes.batches(0)
+    assert all(torch.equal(a["images"], b["images"]) for a, b in zip(threads.batches(0), batches, strict=True))
+    counts = batches.counts
+    assert counts["cache_hits"] + counts.get("cache_misses", 0) == sum(1 for _ in schedule.steps(0)) * 64
+    assert counts["cache_hits"] > 0
