@@ -1,13 +1,14 @@
-"""Penalties of the discriminator: functions of it and of the images it was shown."""
+"""Penalties: of the discriminator, functions of it and of the images it was shown; of any player, of its weights."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -23,19 +24,12 @@ class Shown:
     normal: Callable[[int], Tensor]  # so many numbers an image, [n, count], standard normal, likewise
 
 
-class Regularizer(ABC):
-    """A penalty that is added to the discriminator's loss.
+class _Penalty:
+    """What is added to a loss under a name, times a weight.
 
     Args:
         weight: what the penalty is multiplied with.
-
-    Attributes:
-        of_real_logits: whether it differentiates the logits of the real images by the images.
-        of_gradients: whether it is a function of gradients, so that its own gradient differentiates twice.
     """
-
-    of_real_logits = False
-    of_gradients = False
 
     def __init__(self, weight: float) -> None:
         if weight < 0:
@@ -46,9 +40,29 @@ class Regularizer(ABC):
     def name(self) -> str:
         return type(self).__name__
 
+
+class Regularizer(_Penalty, ABC):
+    """A penalty that is added to the discriminator's loss.
+
+    Attributes:
+        of_real_logits: whether it differentiates the logits of the real images by the images.
+        of_gradients: whether it is a function of gradients, so that its own gradient differentiates twice.
+    """
+
+    of_real_logits = False
+    of_gradients = False
+
     @abstractmethod
     def __call__(self, shown: Shown) -> Tensor:
         """The weighted penalty, a scalar."""
+
+
+class WeightRegularizer(_Penalty, ABC):
+    """A penalty of a player's weights that is added to its loss, whichever player it is."""
+
+    @abstractmethod
+    def __call__(self, network: nn.Module) -> Tensor:
+        """The weighted penalty of the weights that are trained, a scalar. It is given them whole."""
 
 
 def _gradient(logits: Tensor, images: Tensor) -> Tensor:
@@ -130,3 +144,40 @@ class Drift(Regularizer):
 
     def __call__(self, shown: Shown) -> Tensor:
         return self.weight * shown.real_logits.square().mean()
+
+
+class OrthogonalReg(WeightRegularizer):
+    """Brock et al., arXiv 1809.11096, equation 3: β‖WᵀW ⊙ (1 - I)‖²_F, summed over the layers; `weight` is β.
+
+    A column of W is a filter: what makes one output channel, flat. So it punishes filters that are alike, and leaves
+    their lengths alone. Its gradient is 4β W(WᵀW ⊙ (1 - I)). The authors' PyTorch code adds half of that: its 1e-4 is
+    5e-5 here. As there, W are all parameters of two or more dimensions, except tables of vectors without spectral norm
+    (`nn.Embedding`), and are taken as they are stored, before spectral norm.
+
+    Args:
+        weight: β, 1e-4 in the paper.
+    """
+
+    def __init__(self, weight: float = 1e-4) -> None:
+        super().__init__(weight)
+
+    def __call__(self, network: nn.Module) -> Tensor:
+        tables = {id(module.weight) for module in network.modules() if isinstance(module, nn.Embedding)}
+        weights = [p for p in network.parameters() if p.ndim > 1 and p.requires_grad and id(p) not in tables]
+        device = next(network.parameters()).device.type
+        # in the weights' own precision, as squares of squares need it
+        with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
+            return self.weight * torch.stack([_likeness(weight.flatten(1)) for weight in weights]).sum()
+
+
+def _likeness(filters: Tensor) -> Tensor:
+    """Squared inner products of all pairs of different filters [n, m], which are the rows here, summed.
+
+    The sum over all pairs is that of the smaller of both products of the matrix with itself: a first dense layer has
+    tens of thousands of filters of a few numbers each.
+    """
+    if len(filters) <= filters.shape[1]:
+        products = filters @ filters.T  # [n, n]
+        return (products - torch.diag(products.diagonal())).square().sum()
+    lengths = filters.square().sum(dim=1)  # squared, [n]
+    return (filters.T @ filters).square().sum() - lengths.square().sum()

@@ -27,6 +27,7 @@ from bigtrain.cli.settings import WandB
 from bigtrain.data.datamodule import ShardDataModule
 from bigtrain.games import AdversarialGame
 from bigtrain.games.player import NonFiniteError
+from bigtrain.networks.cost import cost
 from bigtrain.runtime.environment import versions
 from bigtrain.runtime.parallel import Parallel
 from bigtrain.runtime.signals import Agreement, StopRequest
@@ -97,6 +98,9 @@ class Training:
         self.world.first_does(self._prepare_scores)
         trainer.loggers = self.loggers
         trainer.callbacks.extend(self.callbacks)  # type: ignore[attr-defined]
+        if self.world.is_first:
+            for name, player in self.game.players.items():
+                _say(f"{name}: {type(player.network).__name__}, {cost(player.network)}")
         try:
             with self.stop, warnings.catch_warnings():
                 # Lightning uses what torch has deprecated, and wonders about an average that is not trained.

@@ -136,13 +136,14 @@ class AdversarialGame(Game):
         for part, last in self.parts(moment.phase.batch_size // self.parallel.world):
             indices = self.indices(moment.images_seen, part)
             latent, label = self.inputs("generator", indices)
-            fake = self.generator.run(last, self.generate, moment, latent, label)
+            fake, *penalties = self.generator.run(last, self.fakes_and_penalties, moment, latent, label)
             leaf = fake.detach().requires_grad_(True)
             with self.discriminator.whole():
                 loss = self.generator_loss(moment, leaf, label) / self.accumulation
                 (gradient,) = torch.autograd.grad(self.generator.scaled(loss), leaf)
-            fake.backward(gradient)
-            total += loss.detach()
+            scaled = [self.generator.scaled(penalty) for penalty in penalties]
+            torch.autograd.backward([fake, *scaled], [gradient, *map(torch.ones_like, scaled)])
+            total += torch.stack([loss.detach(), *(penalty.detach() for penalty in penalties)]).sum()
         norm = self.generator.step(total, moment.images_seen)
         self.measure(**{"loss_g": total, "grad_norm_g": norm, **self.generator.scaling("g")})
 
@@ -160,6 +161,13 @@ class AdversarialGame(Game):
     def generator_loss(self, moment: Moment, fake: Tensor, label: Tensor) -> Tensor:
         """The objective, from fakes that the discriminator has not seen."""
         return self.objective.generator(self.discriminate(moment, fake, label))
+
+    def fakes_and_penalties(self, moment: Moment, latent: Tensor, label: Tensor) -> list[Tensor]:
+        """Images of a generator turn, and the penalties of its weights."""
+        penalties = self.generator.penalties()
+        self.measure(**{f"loss_g/{name}": value for name, value in penalties.items()})
+        images = self.generate(moment, latent, label)
+        return [images, *(penalty / self.accumulation for penalty in penalties.values())]
 
     def discriminator_loss(
         self, moment: Moment, indices: range, real: Tensor, label: Tensor, fake: Tensor, fake_label: Tensor
@@ -186,6 +194,7 @@ class AdversarialGame(Game):
         )
         losses = {"adversarial": self.objective.discriminator(real_logits, fake_logits)}
         losses.update((regularizer.name, regularizer(shown)) for regularizer in self.regularizers)
+        losses.update(self.discriminator.penalties())
         self.measure(**{f"loss_d/{name}": value for name, value in losses.items()})
         self.measure(**{"logit/real": real_logits, "logit/fake": fake_logits})
         return torch.stack(list(losses.values())).sum() / self.accumulation

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bigtrain import randomness
 from bigtrain.games.loss_scale import LossScale
 from bigtrain.networks.base import Network
+from bigtrain.regularizers import WeightRegularizer
 from bigtrain.runtime.parallel import Parallel, Piece, Spread, local
 from bigtrain.schedules import ConstantRate, LearningRate, Moment
 
@@ -49,6 +50,7 @@ class Player(nn.Module):
         channels_last: whether the weights of convolutions, and so the activations, have the channels innermost.
         compile: whether torch compiles the network, when it is first used.
         recompute: whether the blocks' activations are computed again in backward instead of being kept.
+        weight_regularizers: penalties of the network's weights; null for none.
 
     Attributes:
         loss_scale: for float16; None for no scale.
@@ -70,6 +72,7 @@ class Player(nn.Module):
         channels_last: bool = False,
         compile: bool = False,
         recompute: bool = False,
+        weight_regularizers: list[WeightRegularizer] | None = None,
     ) -> None:
         super().__init__()
         if max_grad_norm is not None and max_grad_norm <= 0:
@@ -80,6 +83,7 @@ class Player(nn.Module):
         self.learning_rate = learning_rate or ConstantRate()
         self.max_grad_norm, self.reset_optimizer = max_grad_norm, reset_optimizer
         self.channels_last, self.is_compiled, self.recompute = channels_last, compile, recompute
+        self.weight_regularizers = weight_regularizers or []
         self.loss_scale: LossScale | None = None
 
     def build(self, seed: int, name: str) -> None:
@@ -122,6 +126,10 @@ class Player(nn.Module):
             arguments: of the function.
         """
         return self.spread.run(synchronize, function, *arguments)
+
+    def penalties(self) -> dict[str, Tensor]:
+        """What is added to the player's loss for its weights, by name: inside of `run`, where they are whole."""
+        return {regularizer.name: regularizer(self.network) for regularizer in self.weight_regularizers}
 
     def whole(self) -> AbstractContextManager[None]:
         """A block in which the network may be used without gradients of its weights."""

@@ -2,13 +2,27 @@
 
 from bigtrain.networks.base import Discriminator, Generator
 from bigtrain.networks.biggan import BigGANDiscriminator, BigGANGenerator
+from bigtrain.networks.biggan_deep import BigGANDeepDiscriminator, BigGANDeepGenerator
+from bigtrain.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from bigtrain.networks.progressive import ProgressiveDiscriminator, ProgressiveGenerator
+from bigtrain.networks.resnet import SNGANDiscriminator, SNGANGenerator, WGANGPDiscriminator, WGANGPGenerator
+from bigtrain.networks.sagan import SAGANDiscriminator, SAGANGenerator
 
 __all__ = [
+    "BigGANDeepDiscriminator",
+    "BigGANDeepGenerator",
     "BigGANDiscriminator",
     "BigGANGenerator",
+    "DCGANDiscriminator",
+    "DCGANGenerator",
     "Discriminator",
     "Generator",
     "ProgressiveDiscriminator",
     "ProgressiveGenerator",
+    "SAGANDiscriminator",
+    "SAGANGenerator",
+    "SNGANDiscriminator",
+    "SNGANGenerator",
+    "WGANGPDiscriminator",
+    "WGANGPGenerator",
 ]

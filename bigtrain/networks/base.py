@@ -60,6 +60,19 @@ class Generator(Network, ABC):
             raise ValueError(f"latent_dim (={latent_dim}) must be at least 1")
         self.latent_dim = latent_dim
 
+    def embed_label(self, label: Tensor) -> Tensor:
+        """Labels [n] as the vectors [n, dim] that the network sees in their place; such vectors are left as they are.
+
+        A generator that has this takes vectors in `forward` too, also those that lie between classes.
+
+        Raises:
+            ValueError: if the generator has no vectors of its classes.
+        """
+        raise ValueError(
+            f"{type(self).__name__} (num_classes={self.num_classes}) has no vectors of its classes to go between: "
+            "only latents can change"
+        )
+
     @abstractmethod
     def forward(self, latent: Tensor, label: Tensor | None = None) -> Tensor: ...
 

@@ -5,15 +5,16 @@ Block layouts of appendix B and of the authors' PyTorch code; 32² is the layout
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
-from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bigtrain.networks.base import Discriminator, Generator, Network
+from bigtrain.networks.base import Discriminator, Generator
+from bigtrain.networks.blocks import DiscriminatorBlock, GeneratorBlock, Norm, spectral
+from bigtrain.networks.initialisers import Init, initialise, initialise_embedding
 from bigtrain.networks.layers import (
     BatchNorm2d,
     ConditionalBatchNorm2d,
@@ -21,81 +22,9 @@ from bigtrain.networks.layers import (
     SpectralConv2d,
     SpectralEmbedding,
     SpectralLinear,
-    SpectralNorm,
+    projection_logits,
 )
-
-Init = Literal["orthogonal", "normal", "xavier"]
-AnyNetwork = TypeVar("AnyNetwork", bound=Network)
-
-#: Multiples of `width` at each resolution from 4² upwards.
-GENERATOR_WIDTHS = {
-    32: (4, 4, 4, 4),
-    64: (16, 16, 8, 4, 2),
-    128: (16, 16, 8, 4, 2, 1),
-    256: (16, 16, 8, 8, 4, 2, 1),
-    512: (16, 16, 8, 8, 4, 2, 1, 1),
-}
-#: Multiples of `width` after each block, and how many of the blocks halve the resolution.
-DISCRIMINATOR_WIDTHS = {
-    32: ((4, 4, 4, 4), 2),
-    64: ((1, 2, 4, 8, 16), 4),
-    128: ((1, 2, 4, 8, 16, 16), 5),
-    256: ((1, 2, 4, 8, 8, 16, 16), 6),
-    512: ((1, 1, 2, 4, 8, 8, 16, 16), 7),
-}
-
-
-def _initialise(network: nn.Module, init: Init) -> None:
-    """Draws every weight under spectral norm by the initialiser of that name."""
-    draw: dict[str, Callable[[Tensor], Tensor]] = {
-        "orthogonal": nn.init.orthogonal_,
-        "normal": _normal,
-        "xavier": nn.init.xavier_uniform_,
-    }
-    if init not in draw:
-        raise ValueError(f"init (={init!r}) must be one of {sorted(draw)}")
-    for module in network.modules():
-        if isinstance(module, SpectralNorm):
-            draw[init](module.weight)
-
-
-def _normal(weight: Tensor) -> Tensor:
-    return nn.init.normal_(weight, std=0.02)
-
-
-def _layout(table: dict[int, tuple], resolution: int) -> tuple:
-    if resolution not in table:
-        raise ValueError(f"resolution (={resolution}) of BigGAN must be one of {sorted(table)}")
-    return table[resolution]
-
-
-def _check_attention(attention: list[int], resolutions: list[int]) -> None:
-    unknown = sorted(set(attention) - set(resolutions))
-    if unknown:
-        raise ValueError(f"attention (={attention}) must name resolutions among {sorted(set(resolutions))}")
-
-
-class _GeneratorBlock(nn.Module):
-    """Norm, ReLU, upsample, convolution, norm, ReLU, convolution, beside an upsampled 1 × 1 shortcut."""
-
-    def __init__(self, in_channels: int, out_channels: int, condition_dim: int, bn_eps: float, sn_eps: float) -> None:
-        super().__init__()
-        self.norm1 = _batch_norm(in_channels, condition_dim, bn_eps, sn_eps)
-        self.conv1 = SpectralConv2d(in_channels, out_channels, 3, eps=sn_eps)
-        self.norm2 = _batch_norm(out_channels, condition_dim, bn_eps, sn_eps)
-        self.conv2 = SpectralConv2d(out_channels, out_channels, 3, eps=sn_eps)
-        self.shortcut = SpectralConv2d(in_channels, out_channels, 1, eps=sn_eps)
-
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        h = F.interpolate(F.relu(self.norm1(x, condition)), scale_factor=2, mode="nearest")
-        h = self.conv2(F.relu(self.norm2(self.conv1(h), condition)))
-        return h + F.interpolate(self.shortcut(x), scale_factor=2, mode="nearest")  # 1 × 1 first: it is the same
-
-
-def _batch_norm(channels: int, condition_dim: int, bn_eps: float, sn_eps: float) -> nn.Module:
-    if condition_dim:
-        return ConditionalBatchNorm2d(channels, condition_dim, bn_eps, sn_eps)
-    return BatchNorm2d(channels, eps=bn_eps)
+from bigtrain.networks.layouts import DISCRIMINATOR_WIDTHS, GENERATOR_WIDTHS, check_attention, layout
 
 
 class BigGANGenerator(Generator):
@@ -131,10 +60,10 @@ class BigGANGenerator(Generator):
         sn_eps: float = 1e-6,
     ) -> None:
         super().__init__(resolution, image_channels, num_classes, latent_dim)
-        channels = [width * multiple for multiple in _layout(GENERATOR_WIDTHS, resolution)]
+        channels = [width * multiple for multiple in layout(GENERATOR_WIDTHS, resolution)]
         num_blocks = len(channels) - 1
         resolutions = [8 << i for i in range(num_blocks)]
-        _check_attention(attention, resolutions)
+        check_attention(attention, resolutions)
         if hierarchical and latent_dim % (num_blocks + 1):
             raise ValueError(
                 f"latent_dim (={latent_dim}) must be a multiple of {num_blocks + 1} (blocks + 1) at {resolution}² "
@@ -144,21 +73,29 @@ class BigGANGenerator(Generator):
         self.hierarchical = hierarchical
         condition_dim = (shared_dim if num_classes else 0) + (self.chunk if hierarchical else 0)
         self.shared = nn.Embedding(num_classes, shared_dim) if num_classes else None
+        norm: Norm = partial(BatchNorm2d, eps=bn_eps)
+        if condition_dim:
+            norm = partial(ConditionalBatchNorm2d, condition_dim=condition_dim, eps=bn_eps, sn_eps=sn_eps)
         self.first = SpectralLinear(self.chunk, channels[0] * 16, eps=sn_eps)
-        self.blocks = nn.ModuleList(_GeneratorBlock(a, b, condition_dim, bn_eps, sn_eps) for a, b in pairwise(channels))
+        self.blocks = nn.ModuleList(GeneratorBlock(a, b, spectral(sn_eps), norm) for a, b in pairwise(channels))
         self.attention = nn.ModuleDict(
             {str(at): SelfAttention2d(channels[resolutions.index(at) + 1], sn_eps) for at in attention}
         )
         self.last_norm = BatchNorm2d(channels[-1], eps=bn_eps)
         self.last = SpectralConv2d(channels[-1], image_channels, 3, eps=sn_eps)
-        _initialise(self, init)
+        initialise(self, init)
         if self.shared is not None:
-            nn.init.orthogonal_(self.shared.weight) if init == "orthogonal" else _normal(self.shared.weight)
+            initialise_embedding(self.shared, init)
+
+    def embed_label(self, label: Tensor) -> Tensor:
+        if self.shared is None:
+            return super().embed_label(label)
+        return label if label.is_floating_point() else self.shared(label)
 
     def conditions(self, latent: Tensor, label: Tensor | None) -> tuple[Tensor, list[Tensor]]:
         """What the first layer sees, and what the batch norms of each block see."""
         parts = list(latent.split(self.chunk, dim=1)) if self.hierarchical else [latent]
-        shared = [] if self.shared is None else [self.shared(self.needed_label(label))]
+        shared = [] if self.shared is None else [self.embed_label(self.needed_label(label))]
         seen = [shared + ([part] if self.hierarchical else []) for part in (parts[1:] or [latent] * len(self.blocks))]
         return parts[0], [torch.cat(tensors, dim=1) if tensors else latent for tensors in seen]
 
@@ -170,24 +107,6 @@ class BigGANGenerator(Generator):
             if str(x.shape[-1]) in self.attention:
                 x = self.attention[str(x.shape[-1])](x)
         return torch.tanh(self.last(F.relu(self.last_norm(x))))
-
-
-class _DiscriminatorBlock(nn.Module):
-    """ReLU, convolution, ReLU, convolution, pooling, beside a shortcut; the first block has no ReLU before it."""
-
-    def __init__(self, in_channels: int, out_channels: int, first: bool, down: bool, eps: float) -> None:
-        super().__init__()
-        self.conv1 = SpectralConv2d(in_channels, out_channels, 3, eps=eps)
-        self.conv2 = SpectralConv2d(out_channels, out_channels, 3, eps=eps)
-        learned = down or in_channels != out_channels
-        self.shortcut = SpectralConv2d(in_channels, out_channels, 1, eps=eps) if learned else nn.Identity()
-        self.first, self.down = first, down
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.conv2(F.relu(self.conv1(x if self.first else F.relu(x))))
-        if self.down:  # pooling and the 1 × 1 shortcut commute
-            h, x = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)
-        return h + self.shortcut(x)
 
 
 class BigGANDiscriminator(Discriminator):
@@ -214,11 +133,11 @@ class BigGANDiscriminator(Discriminator):
         sn_eps: float = 1e-6,
     ) -> None:
         super().__init__(resolution, image_channels, num_classes)
-        multiples, downs = _layout(DISCRIMINATOR_WIDTHS, resolution)
+        multiples, downs = layout(DISCRIMINATOR_WIDTHS, resolution)
         channels = [image_channels, *(width * multiple for multiple in multiples)]
-        _check_attention(attention, [resolution >> (i + 1) for i in range(downs)])
+        check_attention(attention, [resolution >> (i + 1) for i in range(downs)])
         self.blocks = nn.ModuleList(
-            _DiscriminatorBlock(a, b, first=i == 0, down=i < downs, eps=sn_eps)
+            DiscriminatorBlock(a, b, spectral(sn_eps), first=i == 0, down=i < downs)
             for i, (a, b) in enumerate(pairwise(channels))
         )
         self.attention = nn.ModuleDict(
@@ -226,7 +145,7 @@ class BigGANDiscriminator(Discriminator):
         )
         self.logit = SpectralLinear(channels[-1], 1, eps=sn_eps)
         self.projection = SpectralEmbedding(num_classes, channels[-1], eps=sn_eps) if num_classes else None
-        _initialise(self, init)
+        initialise(self, init)
 
     def forward(self, images: Tensor, label: Tensor | None = None) -> Tensor:
         x = images
@@ -234,11 +153,8 @@ class BigGANDiscriminator(Discriminator):
             x = self.through(block, x)
             if block.down and str(x.shape[-1]) in self.attention:
                 x = self.attention[str(x.shape[-1])](x)
-        features = F.relu(x).sum(dim=(2, 3))  # [n, channels]
-        logits = self.logit(features).squeeze(1)
-        if self.projection is not None:
-            logits = logits + (self.projection(self.needed_label(label)) * features).sum(dim=1)
-        return logits
+        vectors = None if self.projection is None else self.projection(self.needed_label(label))
+        return projection_logits(F.relu(x).sum(dim=(2, 3)), self.logit, vectors)
 
 
 def _block_at(resolution: int, attention: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -189,17 +190,33 @@ def _batch_norm(
     return normalized.to(x.dtype)
 
 
+class _LinearFromZero(nn.Module):
+    """A linear map without bias that is 0 at first."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(out_features, in_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight)
+
+
 class ConditionalBatchNorm2d(nn.Module):
-    """Batch norm whose gain (around 1) and bias are linear in a condition [n, condition_dim] (appendix B)."""
+    """Batch norm whose gain (around 1) and bias are linear in a condition [n, condition_dim] (appendix B).
+
+    Both maps are under spectral norm of ε `sn_eps`. If that is None they are not, and start from 0: with one-hot labels
+    as conditions each class then has a gain and a bias of its own (after Dumoulin et al., arXiv 1610.07629).
+    """
 
     running_mean: Tensor
     running_var: Tensor
     gather: Gather | None = None
 
-    def __init__(self, channels: int, condition_dim: int, eps: float = 1e-5, sn_eps: float = 1e-6) -> None:
+    def __init__(self, channels: int, condition_dim: int, eps: float = 1e-5, sn_eps: float | None = 1e-6) -> None:
         super().__init__()
-        self.gain = SpectralLinear(condition_dim, channels, bias=False, eps=sn_eps)
-        self.bias = SpectralLinear(condition_dim, channels, bias=False, eps=sn_eps)
+        linear = _LinearFromZero if sn_eps is None else partial(SpectralLinear, bias=False, eps=sn_eps)
+        self.gain = linear(condition_dim, channels)
+        self.bias = linear(condition_dim, channels)
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
         self.eps = eps
@@ -227,6 +244,15 @@ class BatchNorm2d(nn.BatchNorm2d):
         self.num_batches_tracked.add_(1)
         x = _batch_norm(x, self.running_mean, self.running_var, self.eps, self.gather, self.momentum or 0.1)
         return x * self.weight[:, None, None] + self.bias[:, None, None]
+
+
+def projection_logits(features: Tensor, logit: nn.Module, vectors: Tensor | None) -> Tensor:
+    """Logits [n] of features h [n, c]: logit(h) + vector·h (Miyato and Koyama, arXiv 1802.05637).
+
+    `vectors` [n, c] are those of the labels, if there are.
+    """
+    logits = logit(features).squeeze(1)
+    return logits if vectors is None else logits + (vectors * features).sum(dim=1)
 
 
 class SelfAttention2d(nn.Module):

@@ -102,6 +102,11 @@ class ProgressiveGenerator(Generator):
         embedding = [] if self.label_embedding is None else [self.label_embedding]
         _train_only(self, [*self.blocks[: last + 1], *rgb, *embedding])
 
+    def embed_label(self, label: Tensor) -> Tensor:
+        if self.label_embedding is None:
+            return super().embed_label(label)
+        return label if label.is_floating_point() else self.label_embedding(label)
+
     def forward(
         self, latent: Tensor, label: Tensor | None = None, resolution: int | None = None, alpha: float = 1.0
     ) -> Tensor:
@@ -109,7 +114,7 @@ class ProgressiveGenerator(Generator):
 
         Args:
             latent: [n, latent_dim]; only its direction counts.
-            label: [n], for a conditional generator.
+            label: [n], for a conditional generator; or vectors of such, as `embed_label` gives them.
             resolution: of the images; at full growth if None.
             alpha: weight of the last block while it fades in; at 0 the images are the upsampled ones of half the
                 resolution, at 1 its own.
@@ -117,7 +122,7 @@ class ProgressiveGenerator(Generator):
         last = _check_resolution(self, resolution)
         x = pixel_norm(latent)
         if self.label_embedding is not None:
-            x = torch.cat((x, pixel_norm(self.label_embedding(self.needed_label(label)))), dim=1)
+            x = torch.cat((x, pixel_norm(self.embed_label(self.needed_label(label)))), dim=1)
         for block in self.blocks[:last]:
             x = self.through(block, x)
         new = self.to_rgb[last](self.through(self.blocks[last], x))

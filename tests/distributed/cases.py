@@ -23,7 +23,7 @@ from bigtrain.networks import (
     ProgressiveGenerator,
 )
 from bigtrain.objectives import Hinge, NonSaturating, Objective, Wasserstein
-from bigtrain.regularizers import R1, ApproximateR1, Drift, GradientPenalty, Regularizer
+from bigtrain.regularizers import R1, ApproximateR1, Drift, GradientPenalty, OrthogonalReg, Regularizer
 from bigtrain.runtime.parallel import Parallel, Strategy
 from bigtrain.schedules import Constant, Progressive, Schedule
 from tests.unit.tiny import CLASSES, batch
@@ -52,6 +52,7 @@ class Case(NamedTuple):
     dtype: torch.dtype = torch.float64
     recompute: bool = False
     compile: bool = False
+    orthogonal_reg: bool = False
 
     @property
     def name(self) -> str:
@@ -67,6 +68,7 @@ def make(case: Case) -> AdversarialGame:
         "max_grad_norm": case.max_grad_norm,
         "recompute": case.recompute,
         "compile": case.compile,
+        "weight_regularizers": [OrthogonalReg(0.01)] if case.orthogonal_reg else [],
     }
     schedule: Schedule
     if case.networks == "progressive":

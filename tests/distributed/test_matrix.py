@@ -19,6 +19,8 @@ OTHERS = [
     Case("hinge", networks="biggan", max_grad_norm=0.5, recompute=True),
     Case("non-saturating + R1", growth=True, recompute=True),
     Case("non-saturating + approximate R1", accumulation=2, growth=True),
+    Case("hinge", networks="biggan", accumulation=2, orthogonal_reg=True),
+    Case("non-saturating + R1", growth=True, orthogonal_reg=True),
 ]
 COMPILED = [
     Case("hinge", compile=True, accumulation=2),

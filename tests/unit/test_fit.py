@@ -245,7 +245,8 @@ def test_a_training_that_diverges_names_its_last_good_checkpoint(config, tmp_pat
     kept = sorted(path.name for path in (folder / "checkpoints").iterdir())
     saved = folder / "config.yaml"
     saved.write_text(saved.read_text().replace("lr: 0.002", "lr: 1.0e+30"))  # as if it had been begun so
-    capsys.readouterr()
+    said = "bigtrain: generator: ProgressiveGenerator, 3.49 k parameters, 85 k multiply-adds an image\n"
+    assert said in capsys.readouterr().err
     assert main(["fit", "--config", str(saved), "--run", str(folder), *options, "--schedule.total_kimg", "0.4"]) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert "non-finite" in line

@@ -9,7 +9,7 @@ import torch
 from bigtrain import randomness
 from bigtrain.networks import BigGANDiscriminator, ProgressiveDiscriminator
 from bigtrain.objectives import Hinge, NonSaturating, Wasserstein
-from bigtrain.regularizers import R1, ApproximateR1, Drift, GradientPenalty, Shown
+from bigtrain.regularizers import R1, ApproximateR1, Drift, GradientPenalty, OrthogonalReg, Shown
 
 REAL = torch.tensor([0.5, 2.0, -1.0], dtype=torch.float64)
 FAKE = torch.tensor([-3.0, 0.25, 1.0], dtype=torch.float64)
@@ -128,6 +128,7 @@ def test_gradients_of_penalties_agree_with_finite_differences(regularizer):
         lambda: Drift(-1),
         lambda: ApproximateR1(-1),
         lambda: ApproximateR1(1, sigma=0),
+        lambda: OrthogonalReg(-1),
     ],
 )
 def test_mistakes_are_named(make):

@@ -5,7 +5,7 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from bigtrain.regularizers import R1, Drift, GradientPenalty
-from tests.unit.tiny import batch, biggan_game, play, progressive_game
+from tests.unit.tiny import batch, biggan_deep_game, biggan_game, play, progressive_game
 
 RECOMPUTE = {"player_options": {"recompute": True}}
 GAMES = {
@@ -15,6 +15,7 @@ GAMES = {
     ),
     "biggan": biggan_game,
     "biggan, many passes": lambda **o: biggan_game(**o, regularizers=[R1(1.0), GradientPenalty(1.0)], accumulation=2),
+    "biggan-deep": biggan_deep_game,
 }
 
 

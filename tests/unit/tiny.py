@@ -10,6 +10,8 @@ import torch
 from bigtrain import randomness
 from bigtrain.games import AdversarialGame, Player
 from bigtrain.networks import (
+    BigGANDeepDiscriminator,
+    BigGANDeepGenerator,
     BigGANDiscriminator,
     BigGANGenerator,
     ProgressiveDiscriminator,
@@ -48,6 +50,19 @@ def biggan_game(batch_size=8, d_steps=2, player_options=None, **options):
         Player(partial(BigGANDiscriminator, 32, **networks), adam, **players),
         Hinge(),
         Constant(32, batch_size, 0.2, d_steps),
+        joint_pass=True,
+        **options,
+    )
+
+
+def biggan_deep_game(batch_size=8, player_options=None, **options):
+    networks = {"num_classes": CLASSES, "image_channels": 1, "width": 4, "attention": [16]}
+    players = player_options or {}
+    return AdversarialGame(
+        Player(partial(BigGANDeepGenerator, 32, latent_dim=6, shared_dim=4, **networks), adam, **players),
+        Player(partial(BigGANDeepDiscriminator, 32, **networks), adam, **players),
+        Hinge(),
+        Constant(32, batch_size, 0.2),
         joint_pass=True,
         **options,
     )
