@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bigtrain.cli.arguments import Parser
+from bigtrain.cli.reference import reference_shards
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,27 +73,9 @@ def _snapshot(source: str) -> Snapshot | None:
 
 def _scorer(options: argparse.Namespace, snapshot: Snapshot | None) -> Scorer:
     from bigtrain.callbacks.scoring import Scorer  # noqa: PLC0415
-    from bigtrain.data.faults import Budget  # noqa: PLC0415
-    from bigtrain.data.manifest import Manifest  # noqa: PLC0415
-    from bigtrain.data.shard_set import ShardSet  # noqa: PLC0415
-    from bigtrain.storage import Storage  # noqa: PLC0415
 
-    url = options.reference or (snapshot.card.config["data"]["url"] if snapshot else None)
-    if url is None:
-        raise ValueError("--reference URL is needed: the shards of real images to compare with")
-    if not isinstance(url, str):
-        raise ValueError(f"--reference URL is needed: the run was trained on a mixture, {', '.join(url)}; name one")
-    storage = Storage(url)
-    manifest = Manifest.load(storage)
-    resolution = snapshot.generator.resolution if snapshot else max(manifest.resolutions, default=0)
-    if not manifest.has(resolution):
-        raise ValueError(f"--reference (={url!r}) has resolutions {manifest.resolutions}, not the needed {resolution}")
-    data = snapshot.card.config["data"] if snapshot else {}
-    accepted = Budget()  # of damage, as the training accepted it
-    budget = Budget(
-        data.get("max_bad_samples", accepted.max_sample_share), data.get("max_bad_shards", accepted.max_shards)
-    )
-    shards = ShardSet.of(storage, manifest, budget)
+    needed = snapshot.generator.resolution if snapshot else None
+    shards, resolution = reference_shards(options.reference, snapshot, needed)
     return Scorer(shards, resolution, options.extractor, options.inception_weights, options.batch)
 
 

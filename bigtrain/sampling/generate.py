@@ -45,30 +45,55 @@ class Sampler:
         self.generator, self.seed, self.labels, self.truncation = generator, seed, labels, truncation
         self.batch, self.place = batch, place if generator.progressive and place else {}
 
-    @torch.no_grad()
     def __call__(self, indices: ArrayLike) -> tuple[Tensor, Tensor]:
         """Images uint8 [n, c, h, w] on the host and labels int64 [n] of the sample indices."""
-        index = np.asarray(indices, dtype=np.int64)
-        parts = [self._run(index[start : start + self.batch]) for start in range(0, len(index), self.batch)]
-        images, labels = zip(*parts, strict=True)
-        return torch.cat(images), torch.cat(labels)
+        labels = self.labels(indices)
+        return self.make(self.latents(indices), labels), labels
 
-    def _run(self, index: np.ndarray) -> tuple[Tensor, Tensor]:
-        padded = np.resize(index, self.batch)
-        latent = draw_latents(self.seed, "latent/sample", padded, self.generator.latent_dim, self.truncation)
-        label = self.labels(padded)
+    def latents(self, indices: ArrayLike) -> Tensor:
+        """Latents float32 [n, latent_dim] of the sample indices."""
+        return draw_latents(self.seed, "latent/sample", indices, self.generator.latent_dim, self.truncation)
+
+    @torch.no_grad()
+    def vectors(self, labels: Tensor) -> Tensor:
+        """What the generator makes of labels [n], float32 [n, dim] on the host.
+
+        Raises:
+            ValueError: if it has no vectors of its classes.
+        """
+        return self.generator.embed_label(labels.to(next(self.generator.parameters()).device)).float().cpu()
+
+    def make(self, latents: Tensor, labels: Tensor) -> Tensor:
+        """Images uint8 [n, c, h, w] on the host.
+
+        Args:
+            latents: float32 [n, latent_dim].
+            labels: int64 [n], or vectors float32 [n, dim], such as `vectors` gives or what lies between them.
+        """
+        starts = range(0, len(latents), self.batch)
+        return torch.cat([self._run(latents[i : i + self.batch], labels[i : i + self.batch]) for i in starts])
+
+    def truncated(self, truncation: float | None) -> Sampler:
+        """A sampler of the same samples at another threshold."""
+        return Sampler(self.generator, self.seed, self.labels, truncation, self.batch, self.place)
+
+    @torch.no_grad()
+    def _run(self, latents: Tensor, labels: Tensor) -> Tensor:
+        padded = torch.arange(self.batch) % len(latents)
+        latent, label = latents[padded], labels[padded]
         weight, training = next(self.generator.parameters()), self.generator.training
         self.generator.eval()
-        images = self.generator(latent.to(weight), label.to(weight.device), **self.place)
+        label = label.to(weight) if label.is_floating_point() else label.to(weight.device)
+        images = self.generator(latent.to(weight), label, **self.place)
         self.generator.train(training)
-        return to_uint8(images)[: len(index)].cpu(), label[: len(index)]
+        return to_uint8(images)[: len(latents)].cpu()
 
 
-def batches(sampler: Sampler, num: int) -> Iterator[tuple[range, Tensor, Tensor]]:
-    """Samples 0 … num - 1 in batches: their indices, images and labels."""
-    for start in range(0, num, sampler.batch):
-        indices = range(start, min(num, start + sampler.batch))
-        yield indices, *sampler(indices)
+def batches(sampler: Sampler, indices: Sequence[int]) -> Iterator[tuple[Sequence[int], Tensor, Tensor]]:
+    """The samples in batches: their indices, images and labels."""
+    for start in range(0, len(indices), sampler.batch):
+        part = indices[start : start + sampler.batch]
+        yield part, *sampler(part)
 
 
 def drawn(seed: int, class_counts: Sequence[int]) -> Labels:

@@ -15,14 +15,18 @@ from torchvision.utils import make_grid
 
 from bigtrain.storage import Storage
 
-SMALLEST_TILE = 32  # pixels; smaller images are enlarged in a grid by a whole factor
+SMALLEST_TILE = 32  # pixels; smaller images are shown enlarged by a whole factor
+
+
+def enlarged(images: Tensor) -> Tensor:
+    """Images [n, c, h, w] as they are shown: tiny ones several times as large."""
+    zoom = max(1, SMALLEST_TILE // images.shape[-1])
+    return images.repeat_interleave(zoom, dim=2).repeat_interleave(zoom, dim=3)
 
 
 def grid(images: Tensor, columns: int) -> Image.Image:
     """One picture of images uint8 [n, c, h, w], row by row."""
-    zoom = max(1, SMALLEST_TILE // images.shape[-1])
-    enlarged = images.repeat_interleave(zoom, dim=2).repeat_interleave(zoom, dim=3)
-    sheet = make_grid(enlarged, nrow=columns, padding=2, pad_value=128)
+    sheet = make_grid(enlarged(images), nrow=columns, padding=2, pad_value=128)
     return Image.fromarray(sheet.permute(1, 2, 0).numpy())
 
 
@@ -43,12 +47,18 @@ def picture(image: Tensor) -> Image.Image:
     return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
 
 
+def place_of(url: str) -> tuple[Storage, str]:
+    """The folder that a URL is in, and its name there."""
+    folder, _, name = url.rstrip("/").rpartition("/")
+    return Storage(folder or ("/" if url.startswith("/") else ".")), name
+
+
 class Output(ABC):
     """Takes samples batch by batch; nothing counts before `close`, except single files in a folder."""
 
     def __init__(self, url: str) -> None:
-        folder, _, self.name = url.rstrip("/").rpartition("/")
-        self.url, self.storage = url, Storage(folder or ("/" if url.startswith("/") else "."))
+        self.url = url
+        self.storage, self.name = place_of(url)
 
     @abstractmethod
     def add(self, indices: Sequence[int], images: Tensor, labels: Tensor | None) -> None:

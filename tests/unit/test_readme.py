@@ -61,8 +61,11 @@ def check(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     elif verb == "fit":
         # jsonargparse prints the configuration where it meets --print_config, and exits.
         assert parse(make_parser(), [word for word in rest if word != "--print_config"]).config
+    elif verb == "sample":
+        sample._settle(sample._parser().parse_args(rest))
     else:
-        {"sample": sample, "evaluate": evaluate}[verb]._parser().parse_args(rest)
+        assert verb == "evaluate"
+        evaluate._parser().parse_args(rest)
 
 
 @pytest.mark.parametrize("arguments", commands(page("README.md"), "bigtrain"), ids=" ".join)
@@ -83,6 +86,7 @@ def test_every_verb_is_shown() -> None:
         "bigtrain fit --config configs/none.yaml",
         "bigtrain fit --config configs/quickstart.yaml \\\n  --schedule.total_king 5",
         "bigtrain sample runs/a --num 100  # without --out",
+        "bigtrain sample runs/a --out a.png --kind walk",
         "bigtrain evaluate runs/a --metric fid --numb 3",
     ],
 )

@@ -95,10 +95,11 @@ def test_a_sample_does_not_depend_on_what_is_sampled_beside_it(generator, trunca
 def test_a_growing_generator_is_sampled_at_its_place(generator):
     sampler = Sampler(generator, 0, cycled([1]), place={"resolution": 4, "alpha": 1.0})
     assert sampler(range(3))[0].shape == (3, 1, 4, 4)
+    assert sampler.truncated(0.5)(range(3))[0].shape == (3, 1, 4, 4)
 
 
 def test_batches_are_all_samples_in_order(generator):
-    parts = list(batches(Sampler(generator, 0, cycled([2, 0]), batch=4), 10))
+    parts = list(batches(Sampler(generator, 0, cycled([2, 0]), batch=4), range(10)))
     assert [i for indices, *_ in parts for i in indices] == list(range(10))
     assert torch.cat([labels for *_, labels in parts]).tolist() == [2, 0] * 5
 

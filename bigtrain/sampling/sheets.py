@@ -1,0 +1,34 @@
+"""Sheets: samples beside each other in rows and columns that mean something."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from bigtrain.sampling.generate import Sampler
+
+
+class Sheet(NamedTuple):
+    """Images that belong together in rows."""
+
+    images: Tensor  # uint8 [rows · columns, c, h, w], row by row
+    columns: int
+
+
+def class_sheet(sampler: Sampler, latents: Tensor, classes: Sequence[int]) -> Sheet:
+    """A row for each class and a column for each latent [n, latent_dim]: a column shows one latent in all classes."""
+    labels = torch.as_tensor(classes).repeat_interleave(len(latents))
+    return Sheet(sampler.make(latents.repeat(len(classes), 1), labels), len(latents))
+
+
+def truncation_sheet(sampler: Sampler, indices: Sequence[int], thresholds: Sequence[float | None]) -> Sheet:
+    """A row for each threshold of the truncation trick, None for none, and a column for each sample.
+
+    Raises:
+        ValueError: if a threshold is too low.
+    """
+    latents = torch.cat([sampler.truncated(threshold).latents(indices) for threshold in thresholds])
+    return Sheet(sampler.make(latents, sampler.labels(indices).repeat(len(thresholds))), len(indices))
