@@ -12,22 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bigtrain.networks.base import Discriminator, Generator
-from bigtrain.networks.blocks import DiscriminatorBlock, GeneratorBlock, Norm, spectral
-from bigtrain.networks.initialisers import Init, initialise, initialise_embedding
-from bigtrain.networks.layers import (
-    BatchNorm2d,
-    ConditionalBatchNorm2d,
-    SelfAttention2d,
-    SpectralConv2d,
-    SpectralEmbedding,
-    SpectralLinear,
-    projection_logits,
-)
-from bigtrain.networks.layouts import DISCRIMINATOR_WIDTHS, GENERATOR_WIDTHS, check_attention, layout
+from bigtrain.networks.blocks import GeneratorBlock, Norm, self_attention, spectral
+from bigtrain.networks.conditioning import SharedEmbeddingGenerator
+from bigtrain.networks.initialisers import Init
+from bigtrain.networks.layers import BatchNorm2d, ConditionalBatchNorm2d, SpectralConv2d, SpectralLinear
+from bigtrain.networks.layouts import DISCRIMINATOR_WIDTHS, GENERATOR_WIDTHS, layout
+from bigtrain.networks.residual import ResidualDiscriminator
 
 
-class BigGANGenerator(Generator):
+class BigGANGenerator(SharedEmbeddingGenerator):
     """The generator: class-conditional batch norm by a shared embedding and hierarchical latents.
 
     Args:
@@ -62,8 +55,6 @@ class BigGANGenerator(Generator):
         super().__init__(resolution, image_channels, num_classes, latent_dim)
         channels = [width * multiple for multiple in layout(GENERATOR_WIDTHS, resolution)]
         num_blocks = len(channels) - 1
-        resolutions = [8 << i for i in range(num_blocks)]
-        check_attention(attention, resolutions)
         if hierarchical and latent_dim % (num_blocks + 1):
             raise ValueError(
                 f"latent_dim (={latent_dim}) must be a multiple of {num_blocks + 1} (blocks + 1) at {resolution}² "
@@ -78,24 +69,15 @@ class BigGANGenerator(Generator):
             norm = partial(ConditionalBatchNorm2d, condition_dim=condition_dim, eps=bn_eps, sn_eps=sn_eps)
         self.first = SpectralLinear(self.chunk, channels[0] * 16, eps=sn_eps)
         self.blocks = nn.ModuleList(GeneratorBlock(a, b, spectral(sn_eps), norm) for a, b in pairwise(channels))
-        self.attention = nn.ModuleDict(
-            {str(at): SelfAttention2d(channels[resolutions.index(at) + 1], sn_eps) for at in attention}
-        )
+        self.attention = self_attention(attention, {8 << i: c for i, c in enumerate(channels[1:])}, sn_eps)
         self.last_norm = BatchNorm2d(channels[-1], eps=bn_eps)
         self.last = SpectralConv2d(channels[-1], image_channels, 3, eps=sn_eps)
-        initialise(self, init)
-        if self.shared is not None:
-            initialise_embedding(self.shared, init)
-
-    def embed_label(self, label: Tensor) -> Tensor:
-        if self.shared is None:
-            return super().embed_label(label)
-        return label if label.is_floating_point() else self.shared(label)
+        self._initialise(init)
 
     def conditions(self, latent: Tensor, label: Tensor | None) -> tuple[Tensor, list[Tensor]]:
         """What the first layer sees, and what the batch norms of each block see."""
         parts = list(latent.split(self.chunk, dim=1)) if self.hierarchical else [latent]
-        shared = [] if self.shared is None else [self.embed_label(self.needed_label(label))]
+        shared = self._seen_of(label)
         seen = [shared + ([part] if self.hierarchical else []) for part in (parts[1:] or [latent] * len(self.blocks))]
         return parts[0], [torch.cat(tensors, dim=1) if tensors else latent for tensors in seen]
 
@@ -109,7 +91,7 @@ class BigGANGenerator(Generator):
         return torch.tanh(self.last(F.relu(self.last_norm(x))))
 
 
-class BigGANDiscriminator(Discriminator):
+class BigGANDiscriminator(ResidualDiscriminator):
     """The projection discriminator: logit(h) + embedding(label)·h, where h sums the last features over the pixels.
 
     Args:
@@ -132,31 +114,19 @@ class BigGANDiscriminator(Discriminator):
         init: Init = "orthogonal",
         sn_eps: float = 1e-6,
     ) -> None:
-        super().__init__(resolution, image_channels, num_classes)
         multiples, downs = layout(DISCRIMINATOR_WIDTHS, resolution)
-        channels = [image_channels, *(width * multiple for multiple in multiples)]
-        check_attention(attention, [resolution >> (i + 1) for i in range(downs)])
-        self.blocks = nn.ModuleList(
-            DiscriminatorBlock(a, b, spectral(sn_eps), first=i == 0, down=i < downs)
-            for i, (a, b) in enumerate(pairwise(channels))
+        super().__init__(
+            resolution,
+            image_channels,
+            num_classes,
+            "projection",
+            channels=[width * multiple for multiple in multiples],
+            downs=downs,
+            attention=attention,
+            thin=False,
+            norm=nn.Identity,
+            pool="sum",
+            residual_gain=1.0,
+            sn_eps=sn_eps,
+            init=init,
         )
-        self.attention = nn.ModuleDict(
-            {str(at): SelfAttention2d(channels[_block_at(resolution, at)], sn_eps) for at in attention}
-        )
-        self.logit = SpectralLinear(channels[-1], 1, eps=sn_eps)
-        self.projection = SpectralEmbedding(num_classes, channels[-1], eps=sn_eps) if num_classes else None
-        initialise(self, init)
-
-    def forward(self, images: Tensor, label: Tensor | None = None) -> Tensor:
-        x = images
-        for block in self.blocks:
-            x = self.through(block, x)
-            if block.down and str(x.shape[-1]) in self.attention:
-                x = self.attention[str(x.shape[-1])](x)
-        vectors = None if self.projection is None else self.projection(self.needed_label(label))
-        return projection_logits(F.relu(x).sum(dim=(2, 3)), self.logit, vectors)
-
-
-def _block_at(resolution: int, attention: int) -> int:
-    """How many blocks stand before the attention at that resolution."""
-    return (resolution // attention).bit_length() - 1

@@ -12,18 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bigtrain.networks.base import Discriminator, Generator
-from bigtrain.networks.initialisers import Init, initialise, initialise_embedding
-from bigtrain.networks.layers import (
-    BatchNorm2d,
-    ConditionalBatchNorm2d,
-    SelfAttention2d,
-    SpectralConv2d,
-    SpectralEmbedding,
-    SpectralLinear,
-    projection_logits,
-)
-from bigtrain.networks.layouts import DISCRIMINATOR_WIDTHS, GENERATOR_WIDTHS, check_attention, layout
+from bigtrain.networks.blocks import self_attention, spectral
+from bigtrain.networks.conditioning import LabelledDiscriminator, SharedEmbeddingGenerator
+from bigtrain.networks.initialisers import Init, initialise
+from bigtrain.networks.layers import BatchNorm2d, ConditionalBatchNorm2d, SpectralConv2d, SpectralLinear
+from bigtrain.networks.layouts import DISCRIMINATOR_WIDTHS, GENERATOR_WIDTHS, layout
 
 #: A block has a quarter of its channels inside.
 BOTTLENECK = 4
@@ -64,7 +57,7 @@ class _GeneratorBlock(nn.Module):
         return x + self.conv4(F.relu(self.norm4(h, condition)))
 
 
-class BigGANDeepGenerator(Generator):
+class BigGANDeepGenerator(SharedEmbeddingGenerator):
     """The generator. The first layer and all batch norms see the whole latent beside the embedding of the class.
 
     Args:
@@ -99,7 +92,6 @@ class BigGANDeepGenerator(Generator):
         _check_sizes(width, depth)
         channels = [width * multiple for multiple in layout(GENERATOR_WIDTHS, resolution)]
         resolutions = [4 << i for i in range(len(channels))]
-        check_attention(attention, resolutions[1:])
         condition_dim = latent_dim + (shared_dim if num_classes else 0)
         self.shared = nn.Embedding(num_classes, shared_dim) if num_classes else None
         self.first = SpectralLinear(condition_dim, channels[0] * 16, eps=sn_eps)
@@ -108,25 +100,15 @@ class BigGANDeepGenerator(Generator):
             for a, b in pairwise(channels)
             for last in [False] * (depth - 1) + [True]
         )
-        self.attention = nn.ModuleDict(
-            {str(at): SelfAttention2d(channels[resolutions.index(at)], sn_eps) for at in attention}
-        )
+        self.attention = self_attention(attention, dict(zip(resolutions[1:], channels[1:], strict=True)), sn_eps)
         #: The attention's resolution by the number of blocks before it.
         self.attention_after = {depth * resolutions.index(at): str(at) for at in attention}
         self.last_norm = BatchNorm2d(channels[-1], eps=bn_eps)
         self.last = SpectralConv2d(channels[-1], image_channels, 3, eps=sn_eps)
-        initialise(self, init)
-        if self.shared is not None:
-            initialise_embedding(self.shared, init)
-
-    def embed_label(self, label: Tensor) -> Tensor:
-        if self.shared is None:
-            return super().embed_label(label)
-        return label if label.is_floating_point() else self.shared(label)
+        self._initialise(init)
 
     def forward(self, latent: Tensor, label: Tensor | None = None) -> Tensor:
-        shared = [] if self.shared is None else [self.embed_label(self.needed_label(label))]
-        condition = torch.cat([latent, *shared], dim=1)  # [n, condition_dim]
+        condition = torch.cat([latent, *self._seen_of(label)], dim=1)  # [n, condition_dim]
         x = self.first(condition).reshape(len(latent), -1, 4, 4)  # [n, channels, 4, 4]
         for count, block in enumerate(self.blocks, start=1):
             x = self.through(block, x, condition)
@@ -159,7 +141,7 @@ class _DiscriminatorBlock(nn.Module):
         return x + self.conv4(h)
 
 
-class BigGANDeepDiscriminator(Discriminator):
+class BigGANDeepDiscriminator(LabelledDiscriminator):
     """The projection discriminator, with a convolution before its blocks.
 
     Args:
@@ -184,25 +166,21 @@ class BigGANDeepDiscriminator(Discriminator):
         init: Init = "orthogonal",
         sn_eps: float = 1e-6,
     ) -> None:
-        super().__init__(resolution, image_channels, num_classes)
+        super().__init__(resolution, image_channels, num_classes, "projection")
         _check_sizes(width, depth)
         multiples, downs = layout(DISCRIMINATOR_WIDTHS, resolution)
         channels = [width * multiple for multiple in multiples]
         resolutions = [resolution >> i for i in range(downs + 1)]
-        check_attention(attention, resolutions[1:])
         self.first = SpectralConv2d(image_channels, channels[0], 3, eps=sn_eps)
         self.blocks = nn.ModuleList(
             _DiscriminatorBlock(a if first else b, b, down=first and i < downs, eps=sn_eps)
             for i, (a, b) in enumerate(pairwise(channels))
             for first in [True] + [False] * (depth - 1)
         )
-        self.attention = nn.ModuleDict(
-            {str(at): SelfAttention2d(channels[resolutions.index(at)], sn_eps) for at in attention}
-        )
+        self.attention = self_attention(attention, dict(zip(resolutions[1:], channels[1:], strict=False)), sn_eps)
         #: The attention's resolution by the number of blocks before it.
         self.attention_after = {depth * resolutions.index(at): str(at) for at in attention}
-        self.logit = SpectralLinear(channels[-1], 1, eps=sn_eps)
-        self.projection = SpectralEmbedding(num_classes, channels[-1], eps=sn_eps) if num_classes else None
+        self._make_head(channels[-1], spectral(sn_eps))
         initialise(self, init)
 
     def forward(self, images: Tensor, label: Tensor | None = None) -> Tensor:
@@ -211,5 +189,4 @@ class BigGANDeepDiscriminator(Discriminator):
             x = self.through(block, x)
             if count in self.attention_after:
                 x = self.attention[self.attention_after[count]](x)
-        vectors = None if self.projection is None else self.projection(self.needed_label(label))
-        return projection_logits(F.relu(x).sum(dim=(2, 3)), self.logit, vectors)
+        return self._logits(F.relu(x).sum(dim=(2, 3)), label)

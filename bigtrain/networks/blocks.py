@@ -13,7 +13,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bigtrain.networks.layers import SpectralConv2d, SpectralEmbedding, SpectralLinear
+from bigtrain.networks.layers import SelfAttention2d, SpectralConv2d, SpectralEmbedding, SpectralLinear
 
 #: Of so many channels.
 Norm = Callable[[int], nn.Module]
@@ -99,3 +99,23 @@ class DiscriminatorBlock(nn.Module):
         if self.down:  # pooling and the 1 × 1 shortcut commute
             h, x = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)
         return h + self.shortcut(x)
+
+
+def self_attention(at: list[int], channels: dict[int, int], sn_eps: float | None) -> nn.ModuleDict:
+    """Self-attention, which always has spectral norm, by resolution.
+
+    Args:
+        at: resolutions.
+        channels: at all resolutions where it may stand.
+        sn_eps: ε of spectral norm; None for its own default.
+
+    Raises:
+        ValueError: if it may not stand there, or there are too few channels.
+    """
+    if set(at) - channels.keys():
+        raise ValueError(f"attention (={at}) must name resolutions among {sorted(channels)}")
+    narrow = [resolution for resolution in at if channels[resolution] < 8]
+    if narrow:
+        raise ValueError(f"attention (={at}) needs at least 8 channels, at {narrow} there are fewer: raise width")
+    eps = {} if sn_eps is None else {"sn_eps": sn_eps}
+    return nn.ModuleDict({str(resolution): SelfAttention2d(channels[resolution], **eps) for resolution in at})

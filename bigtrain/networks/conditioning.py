@@ -1,4 +1,4 @@
-"""How networks without a shared embedding of the classes see the label."""
+"""How networks see the label."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from torch.nn import functional as F
 
 from bigtrain.networks.base import Discriminator, Generator
 from bigtrain.networks.blocks import Kind
-from bigtrain.networks.initialisers import initialise_embedding
-from bigtrain.networks.layers import projection_logits
+from bigtrain.networks.initialisers import Init, initialise, initialise_embedding
 
 Conditioning = Literal["projection", "concatenation", "none"]
 
@@ -28,6 +27,26 @@ class OneHotGenerator(Generator):
         if label.is_floating_point():
             return label
         return F.one_hot(label, self.num_classes).to(next(self.parameters()).dtype)
+
+
+class SharedEmbeddingGenerator(Generator):
+    """A generator all of whose blocks see one embedding of the classes (arXiv 1809.11096, section 3)."""
+
+    shared: nn.Embedding | None
+
+    def _initialise(self, init: Init) -> None:
+        initialise(self, init)
+        if self.shared is not None:
+            initialise_embedding(self.shared, init)
+
+    def embed_label(self, label: Tensor) -> Tensor:
+        if self.shared is None:
+            return super().embed_label(label)
+        return label if label.is_floating_point() else self.shared(label)
+
+    def _seen_of(self, label: Tensor | None) -> list[Tensor]:
+        """The vectors of the labels, or nothing without classes."""
+        return [] if self.shared is None else [self.embed_label(self.needed_label(label))]
 
 
 class LabelledDiscriminator(Discriminator):
@@ -79,5 +98,7 @@ class LabelledDiscriminator(Discriminator):
 
     def _logits(self, features: Tensor, label: Tensor | None) -> Tensor:
         """[n, features] → [n]."""
-        vectors = None if self.projection is None else self.projection(self.needed_label(label))
-        return projection_logits(features, self.logit, vectors)
+        logits = self.logit(features).squeeze(1)
+        if self.projection is None:
+            return logits
+        return logits + (self.projection(self.needed_label(label)) * features).sum(dim=1)

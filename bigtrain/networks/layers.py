@@ -246,15 +246,6 @@ class BatchNorm2d(nn.BatchNorm2d):
         return x * self.weight[:, None, None] + self.bias[:, None, None]
 
 
-def projection_logits(features: Tensor, logit: nn.Module, vectors: Tensor | None) -> Tensor:
-    """Logits [n] of features h [n, c]: logit(h) + vector·h (Miyato and Koyama, arXiv 1802.05637).
-
-    `vectors` [n, c] are those of the labels, if there are.
-    """
-    logits = logit(features).squeeze(1)
-    return logits if vectors is None else logits + (vectors * features).sum(dim=1)
-
-
 class SelfAttention2d(nn.Module):
     """Self-attention over pixels (Zhang et al., arXiv 1805.08318), keys and values pooled 2 × 2, with a gate from 0."""
 

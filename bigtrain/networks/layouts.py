@@ -1,4 +1,4 @@
-"""How wide networks are at each resolution, and where self-attention may stand.
+"""How wide networks are at each resolution.
 
 The tables are of BigGAN and BigGAN-deep, which are as wide as each other (Brock et al., arXiv 1809.11096, appendix B;
 64² and 32² are of the authors' PyTorch code).
@@ -34,10 +34,3 @@ def layout(table: dict[int, Row], resolution: int) -> Row:
     if resolution not in table:
         raise ValueError(f"resolution (={resolution}) of this architecture must be one of {sorted(table)}")
     return table[resolution]
-
-
-def check_attention(attention: list[int], resolutions: list[int]) -> None:
-    """An error if self-attention is wanted at other resolutions than these."""
-    unknown = sorted(set(attention) - set(resolutions))
-    if unknown:
-        raise ValueError(f"attention (={attention}) must name resolutions among {sorted(set(resolutions))}")

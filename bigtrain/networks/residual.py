@@ -1,4 +1,4 @@
-"""What the residual networks of SNGAN, WGAN-GP and SAGAN have in common."""
+"""What the residual networks of SNGAN, WGAN-GP and SAGAN have in common, and BigGAN's discriminator with them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bigtrain.networks.blocks import PLAIN, DiscriminatorBlock, GeneratorBlock, Norm, spectral
+from bigtrain.networks.blocks import PLAIN, DiscriminatorBlock, GeneratorBlock, Norm, self_attention, spectral
 from bigtrain.networks.conditioning import Conditioning, LabelledDiscriminator, OneHotGenerator
-from bigtrain.networks.initialisers import initialise
-from bigtrain.networks.layers import BatchNorm2d, ConditionalBatchNorm2d, SelfAttention2d
-from bigtrain.networks.layouts import check_attention
+from bigtrain.networks.initialisers import Init, initialise
+from bigtrain.networks.layers import BatchNorm2d, ConditionalBatchNorm2d
 
 #: Of the 3 × 3 convolutions of the blocks in SNGAN's and WGAN-GP's code; 1 of all other layers, and of all of SAGAN's.
 RESIDUAL_GAIN = math.sqrt(2)
@@ -27,16 +26,6 @@ def _scale(blocks: nn.ModuleList, residual_gain: float) -> None:
         for name, weight in blocks.named_parameters():
             if name.endswith(("conv1.weight", "conv2.weight")):
                 weight.mul_(residual_gain)
-
-
-def _attention(at: list[int], channels: dict[int, int], sn_eps: float | None) -> nn.ModuleDict:
-    """Self-attention at these resolutions, for those that have channels; it always has spectral norm."""
-    check_attention(at, list(channels))
-    narrow = [resolution for resolution in at if channels[resolution] < 8]
-    if narrow:
-        raise ValueError(f"attention (={at}) needs at least 8 channels, at {narrow} there are fewer: raise width")
-    eps = {} if sn_eps is None else {"sn_eps": sn_eps}
-    return nn.ModuleDict({str(resolution): SelfAttention2d(channels[resolution], **eps) for resolution in at})
 
 
 class ResidualGenerator(OneHotGenerator):
@@ -73,7 +62,7 @@ class ResidualGenerator(OneHotGenerator):
             norm = partial(ConditionalBatchNorm2d, condition_dim=num_classes, eps=bn_eps, sn_eps=None)
         self.first = kind.linear(latent_dim, channels[0] * 16)
         self.blocks = nn.ModuleList(GeneratorBlock(a, b, kind, norm) for a, b in pairwise(channels))
-        self.attention = _attention(attention, {8 << i: c for i, c in enumerate(channels[1:])}, sn_eps)
+        self.attention = self_attention(attention, {8 << i: c for i, c in enumerate(channels[1:])}, sn_eps)
         self.last_norm = BatchNorm2d(channels[-1], eps=bn_eps)
         self.last = kind.conv(channels[-1], image_channels, 3)
         initialise(self, "xavier")
@@ -105,6 +94,7 @@ class ResidualDiscriminator(LabelledDiscriminator):
         pool: how features are brought together over the pixels.
         residual_gain: what the initial 3 × 3 weights of the blocks are multiplied with.
         sn_eps: ε of spectral norm; None: there is none.
+        init: of the weights.
     """
 
     def __init__(
@@ -121,6 +111,7 @@ class ResidualDiscriminator(LabelledDiscriminator):
         pool: Literal["sum", "mean"],
         residual_gain: float,
         sn_eps: float | None,
+        init: Init = "xavier",
     ) -> None:
         super().__init__(resolution, image_channels, num_classes, conditioning)
         kind = PLAIN if sn_eps is None else spectral(sn_eps)
@@ -128,10 +119,10 @@ class ResidualDiscriminator(LabelledDiscriminator):
             DiscriminatorBlock(a, b, kind, first=i == 0, down=i < downs, thin=thin, norm=norm)
             for i, (a, b) in enumerate(self._block_channels([image_channels, *channels]))
         )
-        self.attention = _attention(attention, {resolution >> (i + 1): channels[i] for i in range(downs)}, sn_eps)
+        self.attention = self_attention(attention, {resolution >> (i + 1): channels[i] for i in range(downs)}, sn_eps)
         self.pool = pool
         self._make_head(channels[-1], kind)
-        initialise(self, "xavier")
+        initialise(self, init)
         _scale(self.blocks, residual_gain)
 
     def forward(self, images: Tensor, label: Tensor | None = None) -> Tensor:
