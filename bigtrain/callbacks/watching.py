@@ -32,7 +32,7 @@ class Watching(Callback):
         self.watch.step(game.clock.images_seen)
         if self._first:
             game.parallel.set_timeout(self.timeout_seconds)
-        self._first = False
+            self._first = False
 
 
 class Stragglers(Callback):

@@ -54,7 +54,7 @@ def _as_it_is(content: Bytes, out: NDArray[np.uint8]) -> bool:
         head = whole[: whole.find(_SCAN)]  # (all of it, if there is none)
         if b"Exif" in head or b"rientation" in head:  # it may have to be turned
             return False
-        simplejpeg.decode_jpeg(whole, colorspace="GRAY" if out.shape[2] == 1 else "RGB", buffer=out)
+        _pixels(whole, out)
     except ValueError:
         return False  # Pillow tells what it is
     return True
@@ -69,6 +69,11 @@ def _check_size(width: int, height: int, out: NDArray[np.uint8]) -> None:
 def _jpeg(content: Bytes, out: NDArray[np.uint8]) -> None:
     height, width, *_ = simplejpeg.decode_jpeg_header(content)
     _check_size(width, height, out)
+    _pixels(content, out)
+
+
+def _pixels(content: Bytes, out: NDArray[np.uint8]) -> None:
+    """Of a jpeg of that size."""
     simplejpeg.decode_jpeg(content, colorspace="GRAY" if out.shape[2] == 1 else "RGB", buffer=out)
 
 

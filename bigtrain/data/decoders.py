@@ -16,6 +16,7 @@ from queue import SimpleQueue
 import numpy as np
 from numpy.typing import NDArray
 
+from bigtrain.data.buffers import SharedBuffers
 from bigtrain.data.children import without_signals
 from bigtrain.data.decoding import ANSWER, ANY_SIZE, COLUMNS, EXTENSIONS, JOB, receive
 from bigtrain.data.manifest import ShardIndex
@@ -40,24 +41,23 @@ class Decoders:
     def __init__(self, processes: int) -> None:
         if not hasattr(os, "memfd_create"):
             raise ValueError(f"decode_processes (={processes}) needs Linux: use 0, and decode_threads")
+        #: Of the batches that they decode into.
+        self.buffers = SharedBuffers()
         self._idle: SimpleQueue[_Process] = SimpleQueue()
         for _ in range(processes):
             self._idle.put(_Process())
 
-    def decode(
-        self, files: Sequence[File], samples: NDArray[np.int64], shape: Sequence[int], descriptor: int
-    ) -> list[int]:
+    def decode(self, files: Sequence[File], samples: NDArray[np.int64], images: NDArray[np.uint8]) -> list[int]:
         """Decodes samples; returns the positions of those with which something is wrong: whoever asks finds out what.
 
         Args:
             files: that hold them.
             samples: of them, a row each (see `jobs_of`).
-            shape: [n, h, w, c] of the batch.
-            descriptor: of the memory of the batch (see `SharedBuffers`).
+            images: of the batch, uint8 [n, h, w, c], in memory of `buffers`.
         """
         process = self._idle.get()
         try:
-            return process.decode(files, samples, shape, descriptor)
+            return process.decode(files, samples, images.shape, self.buffers.descriptor(images))
         finally:
             self._idle.put(process)
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bigtrain.data.buffers import Buffers, SharedBuffers
+from bigtrain.data.buffers import Buffers
 from bigtrain.data.decode import decode, decode_any_size
 from bigtrain.data.decoded import DecodedImages, Read
 from bigtrain.data.decoders import Decoders, jobs_of
@@ -67,7 +67,7 @@ class Reader:
         self.fetcher = fetcher or Fetcher(shards, self.faults)
         self.decoded_bytes = decoded_bytes
         self._decoders = Decoders(processes) if processes else None
-        self._buffers = SharedBuffers() if processes else Buffers()
+        self._buffers = self._decoders.buffers if self._decoders else Buffers()
         self._requests = Threads(REQUESTS, "request")  # started when they are needed
         self._index = lru_cache(maxsize=open_shards)(self._load_index)
         self._decoded = lru_cache(maxsize=2)(self._make_decoded)  # as a growing network changes its resolution
@@ -169,7 +169,7 @@ class Reader:
         self, places: list[Place], resolution: int, images: NDArray[np.uint8], labels: NDArray[np.int64]
     ) -> Sequence[int]:
         """Lets processes decode what lies in files; returns the positions that are left."""
-        if self._decoders is None or not isinstance(self._buffers, SharedBuffers):
+        if self._decoders is None:
             return range(len(places))
         files: list[tuple[str, int]] = []
         jobs: list[NDArray[np.int64]] = []
@@ -188,8 +188,7 @@ class Reader:
             if not place.storage.is_local:
                 self.faults.count("cache_hits", len(samples))
         if jobs:
-            descriptor = self._buffers.descriptor(images)
-            left += self._decoders.decode(files, np.concatenate(jobs), images.shape, descriptor)
+            left += self._decoders.decode(files, np.concatenate(jobs), images)
         return left
 
     def _give(

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
-from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
-from unittest import mock
 
 import torch
 import torch.distributed as dist
-from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -26,7 +22,7 @@ from bigtrain.objectives import Hinge, NonSaturating, Objective, Wasserstein
 from bigtrain.regularizers import R1, ApproximateR1, Drift, GradientPenalty, OrthogonalReg, Regularizer
 from bigtrain.runtime.parallel import Parallel, Strategy
 from bigtrain.schedules import Constant, Progressive, Schedule
-from tests.unit.tiny import CLASSES, batch
+from tests.unit.tiny import CLASSES, batch, compiled_quickly
 
 BATCH, STEPS = 32, 10
 METHODS: dict[str, tuple[type[Objective], list[Regularizer]]] = {
@@ -100,14 +96,6 @@ def make(case: Case) -> AdversarialGame:
             ema_half_life_kimg=0.1,
         )
     return game.to(case.dtype)
-
-
-@contextlib.contextmanager
-def compiled_quickly() -> Iterator[None]:
-    """What is compiled here is so up to the graphs of forward and backward, which torch runs as they are."""
-    inner = nn.Module.compile
-    with mock.patch.object(nn.Module, "compile", lambda network: inner(network, backend="aot_eager")):
-        yield
 
 
 def play(

@@ -1,20 +1,18 @@
 """`bigtrain fit` under torchrun and under a real SLURM of two nodes: stopped, restarted, and no number changes."""
 
-import contextlib
 import os
 import shlex
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from bigtrain.checkpoints import Checkpoints
 from bigtrain.storage import Storage
 from tests.distributed.test_runs import TWO, alive, check_same, kill, lines_of, wait_for
-from tests.runs import ENVIRONMENT, ROOT, bigtrain
+from tests.runs import ENVIRONMENT, ROOT, bigtrain, children
 from tests.services.slurm import CPUS, slurm
 
 __all__ = ["slurm"]
@@ -33,16 +31,6 @@ def by_torchrun(config, run, restarts=0):
         env={**ENVIRONMENT, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},
         start_new_session=True,
     )
-
-
-def children(pid):
-    """The processes that a process has started, by number."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if int(process.joinpath("stat").read_text().rpartition(")")[2].split()[1]) == pid:
-                found.append(int(process.name))
-    return sorted(found)
 
 
 def test_torchrun_starts_the_ranks_again_when_one_dies(longer, longer_undisturbed, tmp_path):

@@ -15,7 +15,7 @@ import torch
 
 from bigtrain.checkpoints import Checkpoints
 from bigtrain.storage import Storage
-from tests.runs import begin, bigtrain
+from tests.runs import begin, bigtrain, children
 
 TWO = ("--compute.devices", 2)
 
@@ -56,7 +56,7 @@ def wait_for(condition, seconds: float = 90.0) -> None:
 
 def other_rank(pid: int) -> int:
     """The process of rank 1, which rank 0 has started."""
-    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+    return children(pid)[0]
 
 
 def alive(pid: int) -> bool:

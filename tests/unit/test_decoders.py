@@ -1,6 +1,5 @@
 """Processes that decode: the same batches as threads give, whatever is wrong with the data or befalls a process."""
 
-import contextlib
 import gc
 import io
 import os
@@ -21,6 +20,7 @@ from bigtrain.data.images import open_image, prepare
 from bigtrain.data.manifest import NATIVE, Manifest
 from bigtrain.schedules import Constant, Progressive
 from bigtrain.storage import Storage
+from tests.runs import children
 from tests.unit.test_data_plane import made
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="Linux's way to share memory")
@@ -41,13 +41,7 @@ def same(first, second):
 
 def decoding():
     """The processes of this one that decode, by number."""
-    found = set()
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it has just ended
-            parent = process.joinpath("stat").read_text().rpartition(")")[2].split()[1]
-            if int(parent) == os.getpid() and b"bigtrain.data.decoding" in process.joinpath("cmdline").read_bytes():
-                found.add(int(process.name))
-    return found
+    return {n for n in children(os.getpid()) if b"bigtrain.data.decoding" in Path(f"/proc/{n}/cmdline").read_bytes()}
 
 
 def test_processes_give_the_batches_of_threads(digits, monkeypatch):

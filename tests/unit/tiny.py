@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from functools import partial
+from unittest import mock
 
 import numpy as np
 import torch
+from torch import nn
 
 from bigtrain import randomness
 from bigtrain.games import AdversarialGame, Player
@@ -86,3 +90,11 @@ def play(game, steps):
     for i in range(steps):
         game.training_step(batch(game), i)
     return game
+
+
+@contextlib.contextmanager
+def compiled_quickly() -> Iterator[None]:
+    """What is compiled here is so up to the graphs of forward and backward, which torch runs as they are."""
+    inner = nn.Module.compile
+    with mock.patch.object(nn.Module, "compile", lambda network: inner(network, backend="aot_eager")):
+        yield
