@@ -16,7 +16,6 @@ import torch
 from lightning import Trainer
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
-from torch.nn import functional as F
 
 from bigtrain import randomness
 from bigtrain.callbacks.guard_signs import Finding, Level, Limits, Look, judge
@@ -44,12 +43,21 @@ class Guard(Periodic):
         limits: of what is healthy.
         world: of the ranks.
         ends: whether a collapse ends the training here; what follows is decided by who reads the records.
+        spectrum: how many singular values of each weight are recorded; the largest is what is judged.
     """
 
     def __init__(
-        self, kimg: float, records: Records, scores: Records, limits: Limits, world: World, ends: bool = False
+        self,
+        kimg: float,
+        records: Records,
+        scores: Records,
+        limits: Limits,
+        world: World,
+        ends: bool = False,
+        spectrum: int = 1,
     ) -> None:
         super().__init__(kimg)
+        self.spectrum = spectrum
         self.records, self.scores, self.limits, self.world, self.ends = records, scores, limits, world, ends
         #: Whether the training was ended because of a collapse.
         self.ended = False
@@ -79,7 +87,7 @@ class Guard(Periodic):
         """What is seen now. All ranks look together; rank 0 sees all of it."""
         measured = {n: v for n, v in game.measured.items() if n.startswith(("logit/", "grad_norm"))}
         means = self.world.means(list(measured.values())) if measured else []
-        values = self._singular_values(game)
+        spectra = self._spectra(game)
         with game.whole_average():
             fake = self._diversity_of_samples(game) if self.world.is_first else None
         start = min(phase.start for phase in game.schedule.phases if phase.resolution == game.moment.resolution)
@@ -91,21 +99,20 @@ class Guard(Periodic):
             **{name: _short(mean) for name, mean in zip(measured, means, strict=True)},
             "diversity": fake,
             "diversity/real": self._diversity_of_data(game) if self.world.is_first else None,
-            "singular_values": values,
+            "singular_values": {name: values[0] for name, values in spectra.items()},
+            **({"spectra": spectra} if self.spectrum > 1 else {}),
         }
 
-    def _singular_values(self, game: AdversarialGame) -> dict[str, float]:
-        """Of all weights that are trained now, by `player.name`; on rank 0."""
-        names, values = [], []
+    def _spectra(self, game: AdversarialGame) -> dict[str, list[float]]:
+        """The largest singular values of all weights that are trained now, by `player.name`; on rank 0."""
+        found: dict[str, Tensor] = {}
         for player, owner in game.players.items():
             for name, parameter in owner.network.named_parameters():
                 if parameter.ndim > 1 and parameter.requires_grad:
                     weight = whole(parameter.detach())
                     if self.world.is_first:
-                        names.append(f"{player}.{name}")
-                        values.append(largest_singular_value(weight))
-        found = torch.stack(values).tolist() if values else []
-        return {name: _short(value) for name, value in zip(names, found, strict=True)}
+                        found[f"{player}.{name}"] = largest_singular_values(weight, self.spectrum)
+        return {name: [_short(value) for value in values.tolist()] for name, values in found.items()}
 
     def _diversity_of_samples(self, game: AdversarialGame) -> float | None:
         """Of the same latents at each look, with at least eight of each label."""
@@ -159,21 +166,22 @@ def announce(loggers: Iterable[Logger], what: str, reasons: list[str]) -> None:
 
 
 @torch.no_grad()
-def largest_singular_value(weight: Tensor) -> Tensor:
-    """Of a weight as a matrix [outputs, the rest], by power iteration: a scalar, a few percent low at worst.
+def largest_singular_values(weight: Tensor, count: int = 1) -> Tensor:
+    """Of a weight as a matrix [outputs, the rest], in descending order: [count], or as many as there are.
 
-    It begins with the same vector each time rather than with the last one's: so it is a function of the weight alone.
+    By orthogonal iteration: a few percent low at worst. It begins with the same vectors each time rather than with the
+    last ones: so it is a function of the weight alone.
     """
     matrix = weight.detach().to(torch.float32).flatten(1)
-    v = _beginning(matrix.shape[1]).to(matrix)
+    v = _beginning(matrix.shape[1], min(count, *matrix.shape)).to(matrix)  # [the rest, count]
     for _ in range(ITERATIONS):
-        v = F.normalize(matrix.T @ F.normalize(matrix @ v, dim=0), dim=0)
-    return torch.linalg.vector_norm(matrix @ v)
+        v = torch.linalg.qr(matrix.T @ torch.linalg.qr(matrix @ v).Q).Q
+    return torch.linalg.svdvals(matrix @ v)
 
 
 @lru_cache(maxsize=256)
-def _beginning(size: int) -> Tensor:
-    return torch.from_numpy(randomness.normal(0, "guard", [0], size)[0])
+def _beginning(size: int, count: int) -> Tensor:
+    return torch.from_numpy(randomness.normal(0, "guard", range(count), size)).T
 
 
 def diversity(images: Tensor, labels: Tensor) -> float | None:
@@ -202,6 +210,10 @@ def _numbers(look: Look, verdict: Level) -> dict[str, Any]:
     for name, value in look["singular_values"].items():
         player = f"guard/singular_value/{name.partition('.')[0]}"
         numbers[player] = max(value, numbers.get(player, 0.0))
+    for name, values in look.get("spectra", {}).items():
+        for index, value in enumerate(values[1:], start=1):
+            key = f"guard/singular_value/{name.partition('.')[0]}/{index}"
+            numbers[key] = max(value, numbers.get(key, 0.0))
     return numbers
 
 
@@ -209,6 +221,7 @@ def _forget(looks: list[Look], limits: Limits) -> None:
     """Of the older looks, what is many numbers and is not needed any more."""
     for look in looks[: -limits.window - limits.patience]:
         look["singular_values"] = {}
+        look.pop("spectra", None)
 
 
 def _changed(finding: Finding, before: dict[str, list[str]]) -> bool:

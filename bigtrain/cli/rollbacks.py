@@ -43,7 +43,9 @@ class Rollbacks:
         if settings is not None:
             ends = settings.on_collapse != "warn"
             scores = folder.evaluation
-            self.guard = guard = Guard(settings.every_kimg, folder.guard, scores, settings, world, ends)
+            self.guard = guard = Guard(
+                settings.every_kimg, folder.guard, scores, settings, world, ends, settings.spectrum
+            )
             checkpoints.spare(lambda names: self._good(names, guard.looks)[-1:])
 
     @property

@@ -78,6 +78,7 @@ class GuardSettings(Limits):
             `slower`: the learning rates, by `factor`.
         max_rollbacks: after which a collapse ends the training.
         factor: of the learning rates, once more with each rollback that makes them slower.
+        spectrum: how many of the largest singular values of each weight are recorded; the first is what is judged.
     """
 
     every_kimg: float = 10.0
@@ -85,10 +86,13 @@ class GuardSettings(Limits):
     rollback: Literal["reseed", "slower"] = "reseed"
     max_rollbacks: int = 3
     factor: float = 0.5
+    spectrum: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.max_rollbacks < 1:
             raise ValueError(f"guard.max_rollbacks (={self.max_rollbacks}) must be at least 1")
+        if self.spectrum < 1:
+            raise ValueError(f"guard.spectrum (={self.spectrum}) must be at least 1")
         if not 0 < self.factor < 1:
             raise ValueError(f"guard.factor (={self.factor}) must be between 0 and 1")

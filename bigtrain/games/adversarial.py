@@ -118,6 +118,7 @@ class AdversarialGame(Game):
 
     def discriminator_turn(self, moment: Moment, first: int, real: Tensor, label: Tensor) -> None:
         """One discriminator update, with this rank's part of the real images of indices first, first + 1, …"""
+        self.begin_turn()
         total = torch.zeros((), device=self.device)
         for part, last in self.parts(len(real)):
             indices = self.indices(first, part)
@@ -132,6 +133,7 @@ class AdversarialGame(Game):
 
     def generator_turn(self, moment: Moment) -> None:
         """One generator update. The discriminator passes the gradient on to the images; its own is not computed."""
+        self.begin_turn()
         total = torch.zeros((), device=self.device)
         for part, last in self.parts(moment.phase.batch_size // self.parallel.world):
             indices = self.indices(moment.images_seen, part)
@@ -215,11 +217,13 @@ class AdversarialGame(Game):
     def generate(self, moment: Moment, latent: Tensor, label: Tensor) -> Tensor:
         """Images in the type of the weights, also where half precision made them."""
         network = self.generator_network
+        self.generator.advance()
         return network(latent, label, **self.place(moment, network)).to(self.float_type)
 
     def discriminate(self, moment: Moment, shown: Tensor, label: Tensor) -> Tensor:
         """Logits in the type of the weights: a loss is not computed in half precision."""
         network = self.discriminator_network
+        self.discriminator.advance()
         return network(shown, label, **self.place(moment, network)).to(self.float_type)
 
     @property

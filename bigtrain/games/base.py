@@ -44,6 +44,11 @@ class Game(LightningModule, ABC):
             player.build(self.seed, name)
             self.add_module(name, player)
 
+    def begin_turn(self) -> None:
+        """Before all passes of a turn."""
+        for player in self.players.values():
+            player.begin_turn()
+
     def spread_over(self, parallel: Parallel) -> None:
         """Puts the players where the strategy wants them; before anything is trained or loaded.
 

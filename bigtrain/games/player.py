@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bigtrain import randomness
 from bigtrain.games.loss_scale import LossScale
 from bigtrain.networks.base import Network
+from bigtrain.networks.layers import drive_spectral_norms
 from bigtrain.regularizers import WeightRegularizer
 from bigtrain.runtime.parallel import Parallel, Piece, Spread, local
 from bigtrain.schedules import ConstantRate, LearningRate, Moment
@@ -51,6 +52,7 @@ class Player(nn.Module):
         compile: whether torch compiles the network, when it is first used.
         recompute: whether the blocks' activations are computed again in backward instead of being kept.
         weight_regularizers: penalties of the network's weights; null for none.
+        power_iterations: by which its spectral norms' vectors move on in each turn in which it is used.
 
     Attributes:
         loss_scale: for float16; None for no scale.
@@ -73,8 +75,11 @@ class Player(nn.Module):
         compile: bool = False,
         recompute: bool = False,
         weight_regularizers: list[WeightRegularizer] | None = None,
+        power_iterations: int = 1,
     ) -> None:
         super().__init__()
+        if power_iterations < 1:
+            raise ValueError(f"power_iterations (={power_iterations}) must be at least 1")
         if max_grad_norm is not None and max_grad_norm <= 0:
             raise ValueError(f"max_grad_norm (={max_grad_norm}) must be greater than 0, or null")
         if compile and recompute:
@@ -84,6 +89,7 @@ class Player(nn.Module):
         self.max_grad_norm, self.reset_optimizer = max_grad_norm, reset_optimizer
         self.channels_last, self.is_compiled, self.recompute = channels_last, compile, recompute
         self.weight_regularizers = weight_regularizers or []
+        self.power_iterations, self._advanced = power_iterations, False
         self.loss_scale: LossScale | None = None
 
     def build(self, seed: int, name: str) -> None:
@@ -91,6 +97,7 @@ class Player(nn.Module):
         with randomness.seeded(seed, "init", name):
             self.network = self._make_network()
         self.network.recompute = self.recompute
+        self._spectral_norms = drive_spectral_norms(self.network)
         if self.is_compiled:
             self.network.compile()  # in place: the names of the weights stay
             torch._dynamo.config.recompile_limit = max(VARIANTS, torch._dynamo.config.recompile_limit)
@@ -126,6 +133,20 @@ class Player(nn.Module):
             arguments: of the function.
         """
         return self.spread.run(synchronize, function, *arguments)
+
+    def begin_turn(self) -> None:
+        """Lets the spectral norms move on once more."""
+        self._advanced = False
+
+    def advance(self) -> None:
+        """Moves the spectral norms on at its first call in a turn: where the weights are whole, before they are used.
+
+        So the passes of a turn (real and fake, parts of the batch, penalties) all see the same network.
+        """
+        if not self._advanced:
+            for layer in self._spectral_norms:
+                layer.advance(self.power_iterations)
+            self._advanced = True
 
     def penalties(self) -> dict[str, Tensor]:
         """What is added to the player's loss for its weights, by name: inside of `run`, where they are whole."""

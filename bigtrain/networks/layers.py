@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import torch
@@ -109,11 +109,15 @@ def minibatch_stddev(x: Tensor, group: int | None = 4, gather: Gather | None = N
 class SpectralNorm(nn.Module):
     """A layer whose weight is divided by an estimate of its largest singular value.
 
-    One power iteration at each use (algorithm 1). It is kept in training mode only: in evaluation mode the same fresh
-    iteration starts from the stored vector, so that an averaged vector (EMA of buffers) is good enough.
+    Each use estimates it by one power iteration from the stored vector (algorithm 1). In training mode the vector that
+    comes out is kept; in evaluation mode the stored one stands still, so that an averaged vector (EMA of buffers) is
+    good enough. A training in which a turn has several passes sets `advances` to False and calls `advance` once a turn
+    instead: then all passes of the turn divide by the same number, and none of them changes anything.
     """
 
     u: Tensor
+    #: Whether each pass in training mode moves the vector on.
+    advances: bool = True
 
     def __init__(self, weight: Tensor, bias: Tensor | None, eps: float) -> None:
         super().__init__()
@@ -122,17 +126,38 @@ class SpectralNorm(nn.Module):
         self.register_buffer("u", F.normalize(torch.randn(len(weight)), dim=0, eps=eps))
         self.eps = eps
 
+    def advance(self, iterations: int = 1) -> None:
+        """Moves the stored vector on by so many power iterations."""
+        with self._whole_precision(), torch.no_grad():
+            for _ in range(iterations):
+                self.u.copy_(self._iterated()[0])
+
     def normalized_weight(self) -> Tensor:
         """The weight over its estimated norm, in the weight's own precision also under autocast."""
-        matrix = self.weight.flatten(1)
-        device = matrix.device.type
-        with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
+        with self._whole_precision():
             with torch.no_grad():
-                v = F.normalize(matrix.T @ self.u, dim=0, eps=self.eps)
-                u = F.normalize(matrix @ v, dim=0, eps=self.eps)
-                if self.training:
+                u, v = self._iterated()
+                if self.training and self.advances:
                     self.u.copy_(u)
-            return self.weight / torch.dot(u, matrix @ v)
+            return self.weight / torch.dot(u, self.weight.flatten(1) @ v)
+
+    def _iterated(self) -> tuple[Tensor, Tensor]:
+        """The left and right singular vectors after one more iteration."""
+        matrix = self.weight.flatten(1)
+        v = F.normalize(matrix.T @ self.u, dim=0, eps=self.eps)
+        return F.normalize(matrix @ v, dim=0, eps=self.eps), v
+
+    def _whole_precision(self) -> AbstractContextManager[object]:
+        device = self.weight.device.type
+        return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+
+
+def drive_spectral_norms(network: nn.Module) -> list[SpectralNorm]:
+    """The layers with spectral norm, whose vectors only their own `advance` moves from now on."""
+    found = [module for module in network.modules() if isinstance(module, SpectralNorm)]
+    for layer in found:
+        layer.advances = False
+    return found
 
 
 class SpectralConv2d(SpectralNorm):

@@ -1,6 +1,7 @@
 """The two-player step: who is updated when, with what, and that a step is a function of weights and clock alone."""
 
-from collections import Counter
+import copy
+from collections import Counter, defaultdict
 from functools import partial
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from bigtrain.games import AdversarialGame, Player
 from bigtrain.games.player import NonFiniteError
 from bigtrain.networks import ProgressiveDiscriminator, ProgressiveGenerator
+from bigtrain.networks.layers import SpectralNorm
 from bigtrain.objectives import NonSaturating
 from bigtrain.regularizers import R1, ApproximateR1, Drift, GradientPenalty
 from bigtrain.schedules import Constant, LinearDecay
@@ -99,6 +101,7 @@ def test_gradients_are_those_of_the_papers_losses(make):
     state = {name: value.clone() for name, value in game.state_dict().items()}
     game.generator_turn(moment)
     game.load_state_dict(state)
+    game.begin_turn()
     latent, label = game.inputs("generator", range(moment.phase.batch_size))
     fake = game.generate(moment, latent, label)
     game.objective.generator(game.discriminate(moment, fake, label)).backward()
@@ -240,6 +243,35 @@ def test_mixed_precision_keeps_weights_losses_and_spectral_norms_whole(make):
     for name, value in game.state_dict().items():
         if name.endswith(".u") and "ema" not in name:
             assert value.norm().item() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("iterations", [1, 3])
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_turn_moves_spectral_norms_on_once_however_many_passes_it_has(iterations, recompute, monkeypatch):
+    """Two parts, real and fake apart, a penalty with a pass of its own: and all of them see the same weights."""
+    options = {"power_iterations": iterations, "recompute": recompute}
+    game = biggan_game(accumulation=2, regularizers=[GradientPenalty(1.0)], player_options=options)
+    game.joint_pass = False
+    moment, given = game.schedule.at(0), batch(game)
+    expected, seen, inner = {}, defaultdict(list), SpectralNorm.normalized_weight
+    for player in game.players.values():
+        player.prepare(moment, game.schedule.total_images)
+        for layer in (module for module in player.network.modules() if isinstance(module, SpectralNorm)):
+            alone = copy.deepcopy(layer)
+            alone.advance(iterations)
+            expected[layer] = alone.u, 2 if player.name == "generator" else 6
+
+    def normalized_weight(layer):
+        seen[layer].append(inner(layer))
+        return seen[layer][-1]
+
+    monkeypatch.setattr(SpectralNorm, "normalized_weight", normalized_weight)
+    game.discriminator_turn(moment, 0, given["images"][:8], given["labels"][:8])
+    assert expected.keys() == seen.keys()
+    for layer, (u, passes) in expected.items():
+        assert torch.equal(layer.u, u)
+        assert len(seen[layer]) >= passes
+        assert all(torch.equal(weight, seen[layer][0]) for weight in seen[layer])
 
 
 def test_channels_last_is_another_order_of_the_same_numbers():

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bigtrain.callbacks import guard as guard_module
-from bigtrain.callbacks.guard import Guard, diversity, largest_singular_value
+from bigtrain.callbacks.guard import Guard, diversity, largest_singular_values
 from bigtrain.callbacks.guard_signs import Finding, Level, Limits, good_moments, judge
 from bigtrain.callbacks.records import Records
 from bigtrain.cli.settings import GuardSettings
@@ -140,6 +140,7 @@ def test_good_is_what_was_well_and_stayed_so():
         ({"diversity": (0.2, 0.5)}, "guard.diversity (=[0.2, 0.5])"),
         ({"max_rollbacks": 0}, "guard.max_rollbacks (=0)"),
         ({"factor": 1.0}, "guard.factor (=1.0)"),
+        ({"spectrum": 0}, "guard.spectrum (=0)"),
     ],
 )
 def test_limits_that_make_no_sense_are_refused(options, said):
@@ -148,14 +149,18 @@ def test_limits_that_make_no_sense_are_refused(options, said):
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (64, 5), (3, 100), (16, 8, 3, 3), (1, 4), (6, 1)])
-def test_the_largest_singular_value(shape):
+def test_the_largest_singular_values(shape):
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    exact = float(torch.linalg.svdvals(weight.flatten(1))[0])
-    assert 0.93 * exact < float(largest_singular_value(weight)) <= exact * 1.0001
+    exact = torch.linalg.svdvals(weight.flatten(1))[:3]
+    for count in (1, 3):
+        found = largest_singular_values(weight, count)
+        assert found.shape == exact[:count].shape
+        assert (0.9 * exact[:count] < found).all()
+        assert (found <= exact[:count] * 1.0001).all()
     weight.flatten(1)[0] *= 30
-    exact = float(torch.linalg.svdvals(weight.flatten(1))[0])
-    assert float(largest_singular_value(weight)) == pytest.approx(exact, rel=1e-3)
-    assert float(largest_singular_value(torch.zeros(shape))) == 0
+    exact = torch.linalg.svdvals(weight.flatten(1))[:1]
+    assert torch.allclose(largest_singular_values(weight), exact, rtol=1e-3)
+    assert not largest_singular_values(torch.zeros(shape), 2).any()
 
 
 def test_diversity_is_that_within_a_class():
@@ -175,7 +180,7 @@ def make_guard(folder: Path, **options) -> Guard:
 
 @pytest.mark.parametrize("make", [progressive_game, biggan_game])
 def test_a_look_changes_nothing_and_repeats_itself(make, tmp_path):
-    plain, watched, guard = play(make(), 10), make(), make_guard(tmp_path)
+    plain, watched, guard = play(make(), 10), make(), make_guard(tmp_path, spectrum=2)
     for i in range(10):
         guard._batch = batch(watched)
         watched.training_step(guard._batch, i)
@@ -192,6 +197,8 @@ def test_a_look_changes_nothing_and_repeats_itself(make, tmp_path):
     assert 0 < seen["diversity"] < 2
     assert 0 < seen["diversity/real"] < 2
     assert {name.partition(".")[0] for name in seen["singular_values"]} == {"generator", "discriminator"}
+    assert {name: spectrum[0] for name, spectrum in seen["spectra"].items()} == seen["singular_values"]
+    assert any(len(spectrum) == 2 and 0 < spectrum[1] <= spectrum[0] for spectrum in seen["spectra"].values())
 
 
 class Alerts:

@@ -1,5 +1,6 @@
 """Layers do what their papers say."""
 
+import copy
 import math
 
 import pytest
@@ -79,6 +80,18 @@ def test_spectral_norm_stands_still_in_evaluation(layer, x):
     layer.train()
     layer(x)
     assert not torch.equal(before, layer.u)
+
+
+@pytest.mark.parametrize(("layer", "x"), spectral_layers())
+def test_driven_spectral_norm_moves_by_advance_alone(layer, x):
+    undriven, start = copy.deepcopy(layer), layer.u.clone()
+    assert layers.drive_spectral_norms(nn.Sequential(layer)) == [layer]
+    assert torch.equal(layer(x), layer(x))
+    assert torch.equal(layer.u, start)
+    layer.advance(3)
+    for _ in range(3):
+        undriven(x)
+    assert torch.equal(layer.u, undriven.u)
 
 
 def test_spectral_norm_does_not_see_the_length_of_its_vector():
