@@ -29,6 +29,7 @@ class Throughput(Periodic):
 
     def _begin(self, game: Game) -> None:
         self._since, self._from = time.perf_counter(), game.clock.images_seen
+        self._cpu_since = time.process_time()
         self._stepping, self._waited_before = 0.0, self._waited
 
     def on_train_batch_start(self, trainer: Trainer, game: Game, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
@@ -46,6 +47,8 @@ class Throughput(Periodic):
             "kimg": game.clock.kimg,
             "images_per_second": count / seconds,
             "seconds_per_kimg": 1000 * seconds / max(1, count),
+            "seconds": seconds,
+            "cpu_seconds": time.process_time() - self._cpu_since,  # of this process
             "step_share": self._stepping / seconds,
             "data_wait_share": (self._waited - self._waited_before) / seconds,
             **{f"data/{name}": times for name, times in getattr(trainer.train_dataloader, "counts", {}).items()},

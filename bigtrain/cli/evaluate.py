@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bigtrain.cli.arguments import Parser
+from bigtrain.cli.comparison import ENDINGS, Entry, minutes_of, plot, table
 from bigtrain.cli.reference import reference_shards
 
 if TYPE_CHECKING:
@@ -21,62 +21,120 @@ if TYPE_CHECKING:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Measures, prints a line a score, and writes them to --json."""
+    """Measures, prints a line a score, and writes them to --json, --table and --plot."""
     options = _parser().parse_args(arguments)
-    thresholds = _thresholds(options.truncation)
-    snapshot = _snapshot(options.source)
-    if snapshot is None and thresholds != [None]:
-        raise ValueError(f"--truncation (={options.truncation}) is for generators; {options.source!r} holds images")
-    scorer = _scorer(options, snapshot)
-    scores: list[Score] = []
-    for threshold in thresholds:
-        made = _of_snapshot(snapshot, scorer, options, threshold) if snapshot else _of_images(scorer, options)
-        scores.extend(made)
-    for score in scores:
-        spread = "" if score.std is None else f" ± {score.std:.4f}"
-        at = "" if score.truncation is None else f"  truncation {score.truncation:g}"
-        print(f"{score.metric}: {score.value:.4f}{spread}{at}  (by {score.protocol.extractor})")
-    if options.json:
-        text = json.dumps([score.to_dict() for score in scores], indent=1)
-        Path(options.json).write_text(text + "\n", encoding="utf-8")
+    options.truncation = _thresholds(options.truncation)
+    if options.plot and not options.plot.endswith(ENDINGS):
+        raise ValueError(f"--plot (={options.plot}) must end in one of {', '.join(ENDINGS)}")
+    measures = [_Measure(source, options) for source in options.source]
+    _check_comparable(measures)
+    entries = []
+    for measure in measures:
+        entries.append(measure())
+        if len(measures) > 1:
+            print(f"{measure.source}:")
+        for score in entries[-1].scores:
+            _print(score)
+    _write(entries, options)
     return 0
+
+
+def _print(score: Score) -> None:
+    spread = "" if score.std is None else f" ± {score.std:.4f}"
+    at = "" if score.truncation is None else f"  truncation {score.truncation:g}"
+    print(f"{score.metric}: {score.value:.4f}{spread}{at}  (by {score.protocol.extractor})")
+
+
+def _write(entries: Sequence[Entry], options: argparse.Namespace) -> None:
+    from bigtrain.sampling.outputs import place_of  # noqa: PLC0415 (torch: only when there is something to do)
+
+    files: dict[str, bytes] = {}
+    if options.json:
+        several = len(entries) > 1
+        scores = [
+            score.to_dict() | ({"source": entry.name} if several else {}) for entry in entries for score in entry.scores
+        ]
+        files[options.json] = (json.dumps(scores, indent=1) + "\n").encode()
+    if options.table:
+        files[options.table] = table(entries).encode()
+    if options.plot:
+        files[options.plot] = plot(entries, options.plot[options.plot.rindex(".") :])
+    for url, content in files.items():
+        storage, name = place_of(url)
+        storage.write(name, content)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="bigtrain evaluate", description="Scores, each with how it was measured.")
-    parser.add_argument("source", metavar="RUN_OR_SNAPSHOT_OR_FOLDER", help="what makes or holds the images")
+    parser.add_argument("source", metavar="RUN_OR_SNAPSHOT_OR_FOLDER", nargs="+", help="what makes or holds the images")
     parser.add_argument("--reference", metavar="URL", help="shards of real images (default those of the run)")
     parser.add_argument("--metrics", default="fid,is,recognition", help="default %(default)s")
     parser.add_argument("--num", type=int, help="samples (default 10000; all images of a folder)")
-    parser.add_argument("--truncation", help="thresholds to sweep, such as 0.2,0.5,1 (default none)")
+    parser.add_argument(
+        "--truncation", default="none", help="thresholds to sweep, such as 0.2,0.5,1,none (default none)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of latents and labels (default %(default)s)")
     parser.add_argument("--extractor", choices=("auto", "inception", "classifier"), default="auto")
     parser.add_argument("--inception-weights", metavar="URL", help="default: the usual place of downloads")
     parser.add_argument("--batch", type=int, default=100, help="images measured at a time (default %(default)s)")
-    parser.add_argument("--json", metavar="FILE", help="where the scores and their protocols go")
+    parser.add_argument("--json", metavar="FILE", help="where the scores and their protocols go; a path or URL")
+    parser.add_argument("--table", metavar="FILE.md", help="the same as a table, a row a source")
+    parser.add_argument(
+        "--plot", metavar="FILE.png", help="curves of FID and IS over the thresholds; .png, .svg or .pdf"
+    )
     return parser
 
 
-def _thresholds(text: str | None) -> list[float | None]:
+def _thresholds(text: str) -> list[float | None]:
     try:
-        return [None] if text is None else [float(part) for part in text.split(",")]
+        return [None if part.strip() == "none" else float(part) for part in text.split(",")]
     except ValueError:
-        raise ValueError(f"--truncation (={text}) must be numbers such as 0.2,0.5,1") from None
+        raise ValueError(f"--truncation (={text}) must be numbers such as 0.2,0.5,1 or none") from None
 
 
-def _snapshot(source: str) -> Snapshot | None:
-    """The snapshot that the source is or holds; None if it is a folder or zip of images."""
-    from bigtrain.snapshots import holds_snapshot, load_snapshot  # noqa: PLC0415
+class _Measure:
+    """Of one source: what will be measured, and against what, is known before anything is.
 
-    return load_snapshot(source) if holds_snapshot(source) else None
+    Raises:
+        ValueError: if it cannot be measured.
+    """
+
+    def __init__(self, source: str, options: argparse.Namespace) -> None:
+        from bigtrain.callbacks.scoring import Scorer  # noqa: PLC0415 (torch: only when there is something to do)
+        from bigtrain.snapshots import holds_snapshot, load_snapshot  # noqa: PLC0415
+
+        self.source, self.options = source, options
+        self.snapshot = load_snapshot(source) if holds_snapshot(source) else None
+        if self.snapshot is None and options.truncation != [None]:
+            raise ValueError(f"--truncation is for generators; {source!r} holds images")
+        needed = self.snapshot.generator.resolution if self.snapshot else None
+        shards, resolution = reference_shards(options.reference, self.snapshot, needed)
+        self.scorer = Scorer(shards, resolution, options.extractor, options.inception_weights, options.batch)
+
+    @property
+    def standard(self) -> tuple[str, int, str]:
+        """What the scores are measured against."""
+        return self.scorer.shards.hash, self.scorer.resolution, self.scorer.kind
+
+    def __call__(self) -> Entry:
+        scores: list[Score] = []
+        for threshold in self.options.truncation:
+            if self.snapshot is None:
+                scores.extend(_of_images(self.source, self.scorer, self.options))
+            else:
+                scores.extend(_of_snapshot(self.snapshot, self.scorer, self.options, threshold))
+        return Entry(self.source, scores, self.scorer.shards.classes, minutes_of(self.source))
 
 
-def _scorer(options: argparse.Namespace, snapshot: Snapshot | None) -> Scorer:
-    from bigtrain.callbacks.scoring import Scorer  # noqa: PLC0415
-
-    needed = snapshot.generator.resolution if snapshot else None
-    shards, resolution = reference_shards(options.reference, snapshot, needed)
-    return Scorer(shards, resolution, options.extractor, options.inception_weights, options.batch)
+def _check_comparable(measures: Sequence[_Measure]) -> None:
+    first, *others = measures
+    for other in others:
+        if other.standard != first.standard:
+            raise ValueError(
+                f"{first.source!r} and {other.source!r} have other real images to be compared with (shards "
+                f"{first.scorer.shards.url!r} at {first.scorer.resolution}² and {other.scorer.shards.url!r} at "
+                f"{other.scorer.resolution}²): name one --reference, or evaluate them by themselves"
+            )
 
 
 def _of_snapshot(
@@ -98,15 +156,15 @@ def _of_snapshot(
     return scorer.score(sampler, options.metrics.split(","), options.num or 10000, provenance, conditional)
 
 
-def _of_images(scorer: Scorer, options: argparse.Namespace) -> list[Score]:
+def _of_images(url: str, scorer: Scorer, options: argparse.Namespace) -> list[Score]:
     """A folder or zip of images: cropped and resized as `shards build` does, without labels."""
     from bigtrain.data.sources import open_source  # noqa: PLC0415
     from bigtrain.evaluation.protocol import Provenance  # noqa: PLC0415
 
-    source = open_source(options.source, scorer.shards.channels, unlabelled=True)
+    source = open_source(url, scorer.shards.channels, unlabelled=True)
     num = options.num or len(source)
     if num > len(source):
-        raise ValueError(f"--num (={num}) is more than the {len(source)} images in {options.source!r}")
+        raise ValueError(f"--num (={num}) is more than the {len(source)} images in {url!r}")
     return scorer.score(_images_of(source, scorer), options.metrics.split(","), num, Provenance(), conditional=False)
 
 

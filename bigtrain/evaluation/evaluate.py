@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,10 +27,11 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Metric:
-    """Which statistic a metric is computed from (a name in STATISTICS), and how: value and standard deviation."""
+    """Which statistic (a name in STATISTICS) a metric is computed from, and how: value and deviation; each class."""
 
     statistic: str
     value: Callable[[Any, Reference | None], tuple[float, float | None]]
+    per_class: Callable[[Any], list[float | None]] | None = None
 
 
 def _fid(features: FeatureStatistics, reference: Reference | None) -> tuple[float, float | None]:
@@ -45,10 +47,14 @@ def _recognition(counts: RecognitionCount, _: Reference | None) -> tuple[float, 
     return float(counts.fraction), None
 
 
+def _recognition_of_classes(counts: RecognitionCount) -> list[float | None]:
+    return [None if math.isnan(value) else value for value in counts.per_class.tolist()]
+
+
 METRICS = {
     "fid": Metric("features", _fid),
     "is": Metric("logits", _inception_score),
-    "recognition": Metric("recognition", _recognition),
+    "recognition": Metric("recognition", _recognition, _recognition_of_classes),
 }
 
 STATISTICS: dict[str, Callable[[Evaluation], Sums]] = {
@@ -56,7 +62,7 @@ STATISTICS: dict[str, Callable[[Evaluation], Sums]] = {
         asked.extractor.feature_dim, None if asked.reference is None else asked.reference.features.mean
     ),
     "logits": lambda asked: LogitStatistics(asked.num, asked.extractor.num_classes, asked.splits),
-    "recognition": lambda asked: RecognitionCount(),
+    "recognition": lambda asked: RecognitionCount(asked.extractor.num_classes),
 }
 
 
@@ -124,7 +130,8 @@ class Evaluation:
     def _score(self, name: str, sums: Any, provenance: Provenance) -> Score:
         assert int(sums.count.sum()) == self.num, f"{name}: {sums.count.sum()} samples of {self.num} were gathered"
         reference = self.reference if name in REFERENCED else None
-        value, std = METRICS[name].value(sums, reference)
+        metric = METRICS[name]
+        value, std = metric.value(sums, reference)
         return Score(
             metric=score_name(name, self.num, reference is not None and reference.full),
             value=value,
@@ -134,6 +141,7 @@ class Evaluation:
             kimg=provenance.kimg,
             truncation=provenance.truncation,
             protocol=Protocol.of(self.extractor, reference, self.num, getattr(sums, "splits", None), provenance),
+            per_class=None if metric.per_class is None else metric.per_class(sums),
         )
 
 

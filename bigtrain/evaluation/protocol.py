@@ -100,7 +100,11 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Score:
-    """One number and what it means; `metric` carries the sample count, as in `fid50k_full`."""
+    """One number and what it means; `metric` carries the sample count, as in `fid50k_full`.
+
+    Attributes:
+        per_class: the same for the samples of each class (None for one without samples), where that is told.
+    """
 
     metric: str
     value: float
@@ -110,10 +114,14 @@ class Score:
     kimg: float | None
     truncation: float | None
     protocol: Protocol
+    per_class: list[float | None] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As `bigtrain evaluate --json` prints it."""
-        return asdict(self)
+        """As `bigtrain evaluate --json` prints it; `per_class` is there only where it is told."""
+        told = asdict(self)
+        if self.per_class is None:
+            del told["per_class"]
+        return told
 
 
 def score_name(metric: str, num_fake: int, full_reference: bool) -> str:

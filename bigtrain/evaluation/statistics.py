@@ -136,21 +136,31 @@ class LogitStatistics(Sums):
 
 
 class RecognitionCount(Sums):
-    """How many conditional samples a classifier recognises as the class that was asked for."""
+    """How many samples of each class a classifier recognises as the class that was asked for.
+
+    Args:
+        num_classes: length k of the logits.
+    """
 
     count: Tensor
     recognised: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, num_classes: int) -> None:
         super().__init__()
-        self.add_sum("count")
-        self.add_sum("recognised")
+        self.add_sum("count", num_classes)
+        self.add_sum("recognised", num_classes)
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Adds logits, float [n, k], of samples of these labels, int64 [n]."""
-        self.count += len(labels)
-        self.recognised += (logits.argmax(dim=1) == labels).sum()
+        right = logits.argmax(dim=1) == labels
+        self.count += torch.bincount(labels, minlength=len(self.count))
+        self.recognised += torch.bincount(labels[right], minlength=len(self.count))
 
     @property
     def fraction(self) -> Tensor:
+        return self.recognised.sum() / self.count.sum()
+
+    @property
+    def per_class(self) -> Tensor:
+        """The fraction of each class, [k]; NaN for one that there are no samples of."""
         return self.recognised / self.count

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from bigtrain.cli.main import main
 from bigtrain.snapshots import load_snapshot
@@ -228,6 +229,31 @@ def test_evaluate_scores_snapshots_and_folders(run, digits, tmp_path, capsys):
     capsys.readouterr()
     assert "--reference" in fails(capsys, "evaluate", tmp_path / "s.zip")
     assert "truncation" in fails(capsys, "evaluate", tmp_path / "s.zip", *options, "--truncation", "1")
+
+
+def test_evaluate_compares_runs(run, tmp_path, capsys):
+    newest = sorted((run / "snapshots").glob("*.safetensors"))[-1]
+    table, plot, file = (tmp_path / name for name in ("table.md", "curves.png", "scores.json"))
+    options = ["--num", "40", "--batch", "20", "--truncation", "0.5,none"]
+    written = ["--table", str(table), "--plot", str(plot), "--json", str(file)]
+    assert main(["evaluate", str(run), str(newest), *options, *written]) == 0
+    rows = [line.strip("|\n ").split(" | ") for line in table.read_text().splitlines()]
+    assert [row[0] for row in rows[2:]] == [str(run), str(newest)]
+    assert "minutes (CPU)" in rows[0]
+    assert rows[2][-4:] == rows[3][-4:]
+    scores = json.loads(file.read_text())
+    assert [score["value"] for score in scores[:6]] == [score["value"] for score in scores[6:]]
+    assert {score["source"] for score in scores} == {str(run), str(newest)}
+    recognition = next(score for score in scores if score["metric"] == "recognition40")
+    seen = [value for value in recognition["per_class"] if value is not None]
+    assert min(seen) <= recognition["value"] <= max(seen)
+    with Image.open(plot) as picture:
+        assert picture.size == (1500, 450)
+    assert main(["sample", str(run), "--out", str(tmp_path / "s.zip"), "--num", "4"]) == 0
+    capsys.readouterr()
+    said = fails(capsys, "evaluate", run, tmp_path / "s.zip", "--truncation", "none")
+    assert "--reference URL is needed" in said
+    assert "must end in" in fails(capsys, "evaluate", run, "--plot", tmp_path / "curves.txt")
 
 
 def test_weights_and_biases_offline(config, tmp_path):

@@ -95,10 +95,12 @@ def test_splits_must_not_be_empty(splits: int) -> None:
 
 
 def test_recognition_counts_the_labels_asked_for() -> None:
-    counts = RecognitionCount()
-    counts.update(torch.eye(4), torch.tensor([0, 1, 3, 3]))
-    counts.update(torch.eye(4)[:2], torch.tensor([1, 1]))
+    counts = RecognitionCount(5)
+    counts.update(torch.eye(5)[:4], torch.tensor([0, 1, 3, 3]))
+    counts.update(torch.eye(5)[:2], torch.tensor([1, 1]))
     assert float(counts.fraction) == pytest.approx(4 / 6)
+    assert counts.per_class.isnan().tolist() == [False, False, True, False, True]
+    assert counts.per_class[[0, 1, 3]].tolist() == pytest.approx([1, 2 / 3, 1 / 2])
 
 
 def test_all_reduce_adds_the_ranks(tmp_path) -> None:  # type: ignore[no-untyped-def]
