@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 #: From a tensor of this process to those of all that share a batch, stacked, [processes, *shape]; differentiable. A
-#: layer that looks at the whole batch has it as its attribute `gather`; None: the batch is all here.
+#: layer that looks at the whole batch has it as its attribute `gather`; None: the batch is all here. Beside it the
+#: attribute `rank` is set: which of the stacked is this process's own.
 Gather = Callable[[Tensor], Tensor]
 
 
@@ -101,6 +102,33 @@ def minibatch_stddev(x: Tensor, group: int | None = 4, gather: Gather | None = N
     variance = (grouped - grouped.mean(dim=0)).square().mean(dim=0)  # Tensor.var(dim=0) is 30 times slower on CPU
     deviation = (variance + eps).sqrt().mean(dim=(1, 2, 3))  # [m]
     return torch.cat((x, deviation.repeat(group).reshape(n, 1, 1, 1).expand(n, 1, h, w)), dim=1)
+
+
+def contiguous_stddev(
+    x: Tensor, group: int | None = 4, gather: Gather | None = None, rank: int = 0, eps: float = 1e-8
+) -> Tensor:
+    """`minibatch_stddev` as in facebookresearch/pytorch_GAN_zoo: groups are neighbours, the variance is unbiased.
+
+    A batch that is not a multiple of the group is one group; a group of a single image has the deviation 0.
+
+    Args:
+        group: images in a group; None for the whole batch.
+        gather: for the whole batch, if it is spread over processes, image i to process i mod their number: neighbours
+            are then in different processes, and each of them looks at all.
+        rank: of this process among those.
+    """
+    x = _wide(x)
+    n, c, h, w = x.shape
+    whole = x if gather is None else gather(x).transpose(0, 1).flatten(0, 1)  # [batch, c, h, w]
+    batch = len(whole)
+    group = batch if group is None or batch % min(group, batch) else min(group, batch)
+    if group == 1:
+        return torch.cat((x, torch.zeros_like(x[:, :1])), dim=1)
+    grouped = whole.reshape(batch // group, group, c, h, w)  # [m, group, c, h, w]
+    variance = (grouped - grouped.mean(dim=1, keepdim=True)).square().sum(dim=1) / (group - 1)
+    deviation = (variance + eps).sqrt().mean(dim=(1, 2, 3))  # [m]
+    mine = deviation.repeat_interleave(group)[rank :: batch // n]  # [n]
+    return torch.cat((x, mine.reshape(n, 1, 1, 1).expand(n, 1, h, w)), dim=1)
 
 
 # ---------------------------------------------------------------- Spectral norm (Miyato et al., arXiv 1802.05957)

@@ -223,6 +223,7 @@ class Parallel:
             for module in network.modules():
                 if hasattr(module, "gather"):
                     object.__setattr__(module, "gather", gather_across)
+                    object.__setattr__(module, "rank", self.rank)
         if self.mesh is not None:
             return Sharded(network, self.mesh)
         return Copied(network) if self.world > 1 else Single(network)

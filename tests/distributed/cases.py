@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -49,6 +49,7 @@ class Case(NamedTuple):
     recompute: bool = False
     compile: bool = False
     orthogonal_reg: bool = False
+    stddev: Literal["original", "gan_zoo"] = "original"
 
     @property
     def name(self) -> str:
@@ -71,7 +72,9 @@ def make(case: Case) -> AdversarialGame:
         sizes = {**common, "fmap_base": 32, "fmap_max": 8}
         generator = Player(partial(ProgressiveGenerator, 8, latent_dim=6, **sizes), optimizer, **options)
         discriminator = Player(
-            partial(ProgressiveDiscriminator, 8, stddev_group=case.stddev_group, **sizes), optimizer, **options
+            partial(ProgressiveDiscriminator, 8, stddev_group=case.stddev_group, stddev=case.stddev, **sizes),
+            optimizer,
+            **options,
         )
         step = BATCH * case.d_steps
         schedule = (

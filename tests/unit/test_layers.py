@@ -44,6 +44,30 @@ def test_minibatch_stddev_refuses_a_batch_that_its_group_does_not_divide():
         layers.minibatch_stddev(torch.randn(6, 1, 4, 4), 4)
 
 
+@pytest.mark.parametrize(("n", "group"), [(8, 4), (3, 4), (6, 4), (6, 2), (6, None)])
+def test_contiguous_stddev_is_that_of_neighbours(n, group):
+    x = torch.randn(n, 5, 4, 4, dtype=torch.float64)
+    y = layers.contiguous_stddev(x, group)
+    size = n if group is None or n % min(group, n) else min(group, n)
+    for i in range(n):
+        first = i // size * size
+        expected = x[first : first + size].std(dim=0, correction=1).mean()
+        assert torch.allclose(y[i, 5], expected.expand(4, 4), atol=1e-7)
+    assert torch.equal(y[:, :5], x)
+    assert not layers.contiguous_stddev(x[:1], group)[:, 5].any()
+
+
+@pytest.mark.parametrize(("n", "world"), [(8, 2), (24, 3), (16, 8), (6, 2)])
+def test_contiguous_stddev_is_the_same_when_the_batch_is_spread_over_processes(n, world):
+    """Neighbours lie in different processes: process r has the images r, r + world, …"""
+    x = torch.randn(n, 3, 4, 4, dtype=torch.float64)
+    whole = layers.contiguous_stddev(x, 4)
+    parts = torch.stack([x[rank::world] for rank in range(world)])
+    for rank in range(world):
+        mine = layers.contiguous_stddev(x[rank::world], 4, gather=lambda _: parts, rank=rank)
+        assert torch.allclose(mine, whole[rank::world], atol=1e-12)
+
+
 def spectral_layers():
     torch.manual_seed(1)
     conv = layers.SpectralConv2d(6, 10, 3)

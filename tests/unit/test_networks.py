@@ -151,7 +151,11 @@ def test_hierarchical_latents_reach_their_own_block_only():
     [
         (lambda: ProgressiveGenerator(12), "resolution"),
         (lambda: ProgressiveGenerator(16, latent_dim=0), "latent_dim"),
+        (lambda: ProgressiveGenerator(16, channels=[8, 4]), r"channels \(=\[8, 4\]\) must be 3"),
+        (lambda: ProgressiveGenerator(16, first_norms="none"), "first_norms .*pro_gan_2"),
+        (lambda: ProgressiveGenerator(16, num_classes=5, attributes=[2, 3]), "num_classes .* 6"),
         (lambda: ProgressiveDiscriminator(16, stddev_group=0), "stddev_group"),
+        (lambda: ProgressiveDiscriminator(16, stddev="zoo"), "stddev .*gan_zoo"),
         (lambda: ProgressiveDiscriminator(16, image_channels=0), "image_channels"),
         (lambda: BigGANGenerator(16), "resolution"),
         (lambda: BigGANGenerator(32, latent_dim=121, attention=[]), "latent_dim"),

@@ -1,0 +1,1 @@
+"""Foreign weights, in and out: one explicit name map a format."""
