@@ -12,7 +12,14 @@ from torch import Tensor
 from bigtrain import randomness
 from bigtrain.clock import images
 from bigtrain.games.base import Batch, Game
-from bigtrain.games.checks import check_batches, check_compiled, check_kinds, check_players, check_schedule
+from bigtrain.games.checks import (
+    check_batches,
+    check_classifier,
+    check_compiled,
+    check_kinds,
+    check_players,
+    check_schedule,
+)
 from bigtrain.games.ema import EMA
 from bigtrain.games.loss_scale import LossScale
 from bigtrain.games.player import Player
@@ -45,6 +52,8 @@ class AdversarialGame(Game):
 
     generator: Player
     discriminator: Player
+    #: Whether it makes use of a discriminator that classifies.
+    classifies = False
 
     def __init__(
         self,
@@ -73,6 +82,7 @@ class AdversarialGame(Game):
             turn: Inputs(seed, turn, self.generator_network.latent_dim, self.class_counts) for turn in self.player_names
         }
         check_players(self.generator_network, self.discriminator_network)
+        check_classifier(type(self).__name__, self.classifies, self.discriminator_network)
         check_compiled(discriminator.is_compiled, regularizers)
         check_schedule(schedule, self.generator_network, self.discriminator_network)
         check_batches(schedule, accumulation, self.discriminator_network.batch_group)
@@ -178,28 +188,40 @@ class AdversarialGame(Game):
         real = fade(to_float(real).to(fake), moment.alpha)
         real.requires_grad_(any(regularizer.of_real_logits for regularizer in self.regularizers))
         if self.joint_pass:
-            logits = self.discriminate(moment, torch.cat((real, fake)), torch.cat((label, fake_label)))
-            real_logits, fake_logits = logits.chunk(2)
+            of_both = self.discriminate(moment, torch.cat((real, fake)), torch.cat((label, fake_label)))
+            of_real, of_fake = of_both.chunk(2)
         else:
-            real_logits = self.discriminate(moment, real, label)
-            fake_logits = self.discriminate(moment, fake, fake_label)
+            of_real = self.discriminate(moment, real, label)
+            of_fake = self.discriminate(moment, fake, fake_label)
+        real_logits, fake_logits = self.logits(of_real), self.logits(of_fake)
         shown = Shown(
             real,
             fake,
             real_logits,
             fake_logits,
-            discriminate=lambda x: self.discriminate(moment, x, label.repeat_interleave(len(x) // len(label))),
+            discriminate=lambda x: self.logits(
+                self.discriminate(moment, x, label.repeat_interleave(len(x) // len(label)))
+            ),
             uniform=lambda: torch.from_numpy(randomness.uniform(self.drawing_seed, "mix", indices)).to(fake),
             normal=lambda count: torch.from_numpy(randomness.normal(self.drawing_seed, "near", indices, count)).to(
                 fake
             ),
         )
         losses = {"adversarial": self.objective.discriminator(real_logits, fake_logits)}
+        losses.update(self.class_losses(of_real, label, of_fake, fake_label))
         losses.update((regularizer.name, regularizer(shown)) for regularizer in self.regularizers)
         losses.update(self.discriminator.penalties())
         self.measure(**{f"loss_d/{name}": value for name, value in losses.items()})
         self.measure(**{"logit/real": real_logits, "logit/fake": fake_logits})
         return torch.stack(list(losses.values())).sum() / self.accumulation
+
+    def logits(self, verdict: Tensor) -> Tensor:
+        """Of real against fake [n], in what the discriminator says: here it says no more."""
+        return verdict
+
+    def class_losses(self, of_real: Tensor, label: Tensor, of_fake: Tensor, fake_label: Tensor) -> dict[str, Tensor]:
+        """What else the discriminator learns from what it says of both, by name: here nothing."""
+        return {}
 
     @torch.no_grad()
     def fakes(self, moment: Moment, indices: range, label: Tensor | None) -> tuple[Tensor, Tensor]:

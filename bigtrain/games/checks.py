@@ -24,6 +24,46 @@ def check_players(generator: Generator, discriminator: Discriminator) -> None:
             )
 
 
+#: The discriminators that can be asked for an auxiliary classifier.
+CLASSIFYING = (
+    "DCGANDiscriminator",
+    "ProgressiveDiscriminator",
+    "SAGANDiscriminator",
+    "SNGANDiscriminator",
+    "WGANGPDiscriminator",
+)
+
+
+def check_classifier(game: str, classifies: bool, discriminator: Discriminator) -> None:
+    """A discriminator must say what its game makes use of."""
+    name = type(discriminator).__name__
+    if discriminator.classifies and not classifies:
+        raise ValueError(
+            f"discriminator.network (={name}, conditioning classifier) also says the class, which {game} makes no use "
+            "of: take AuxiliaryClassifierGame, or another conditioning"
+        )
+    if classifies and not discriminator.num_classes:
+        raise ValueError(
+            f"num_classes (=0) must be at least 1 for {game}, for both players; without classes take AdversarialGame"
+        )
+    if classifies and not discriminator.classifies:
+        raise ValueError(
+            f"discriminator.network (={name}) must say the class for {game}: set its conditioning to classifier (of "
+            f"{', '.join(CLASSIFYING)}), or take AdversarialGame"
+        )
+
+
+def check_classifier_weights(real_weight: float, fake_weight: float, generator_weight: float) -> None:
+    weights = {"real_weight": real_weight, "fake_weight": fake_weight, "generator_weight": generator_weight}
+    for name, weight in weights.items():
+        if weight < 0:
+            raise ValueError(f"{name} (={weight}) must not be negative")
+    if not real_weight + fake_weight:
+        raise ValueError(
+            "real_weight (=0) or fake_weight (=0) must be greater than 0: else the classifier learns nothing"
+        )
+
+
 def check_compiled(compiled: bool, regularizers: list[Regularizer]) -> None:
     """A compiled discriminator can be differentiated once."""
     twice = [regularizer.name for regularizer in regularizers if regularizer.of_gradients]

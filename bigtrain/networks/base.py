@@ -78,8 +78,14 @@ class Generator(Network, ABC):
 
 
 class Discriminator(Network, ABC):
-    """`forward(images [n, image_channels, resolution, resolution] in [-1, 1], label [n] | None) -> logits [n]`."""
+    """`forward(images [n, image_channels, resolution, resolution] in [-1, 1], label [n] | None) -> logits [n]`.
 
+    One that classifies gives [n, 1 + num_classes]: the first column is the logit of real against fake, the others are
+    those of the classes.
+    """
+
+    #: Whether it also says which class it sees, an auxiliary classifier (arXiv 1610.09585), and looks at no label.
+    classifies = False
     #: How many images of a batch a layer looks at together: a batch must be a multiple of it. 1: each by itself.
     batch_group = 1
 

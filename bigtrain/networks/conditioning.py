@@ -12,7 +12,7 @@ from bigtrain.networks.base import Discriminator, Generator
 from bigtrain.networks.blocks import Kind
 from bigtrain.networks.initialisers import Init, initialise, initialise_embedding
 
-Conditioning = Literal["projection", "concatenation", "none"]
+Conditioning = Literal["projection", "concatenation", "classifier", "none"]
 
 #: Length of the label's vector that is concatenated, as in the public code of Miyato and Koyama.
 LABEL_DIM = 128
@@ -52,9 +52,10 @@ class SharedEmbeddingGenerator(Generator):
 class LabelledDiscriminator(Discriminator):
     """A discriminator of blocks, whose logit is linear in its last features, and what it does with the label.
 
-    Both ways are those that Miyato and Koyama compare (arXiv 1802.05637, figure 1): by `projection`, a vector of the
+    The ways are those that Miyato and Koyama compare (arXiv 1802.05637, figure 1): by `projection`, a vector of the
     label times the features is added to the logit; by `concatenation`, a vector of the label is put beside the features
-    of each pixel after half of the blocks. With `none` the label is not looked at, as without classes.
+    of each pixel after half of the blocks; a `classifier` is not told the label but says it, by logits that are linear
+    in the features too. With `none` the label is not looked at, as without classes.
 
     Raises:
         ValueError: if there is no conditioning of that name.
@@ -63,12 +64,14 @@ class LabelledDiscriminator(Discriminator):
     logit: nn.Module
     projection: nn.Module | None
     label_vectors: nn.Module | None
+    classifier: nn.Module | None
 
     def __init__(self, resolution: int, image_channels: int, num_classes: int, conditioning: Conditioning) -> None:
         super().__init__(resolution, image_channels, num_classes)
         if conditioning not in get_args(Conditioning):
             raise ValueError(f"conditioning (={conditioning!r}) must be one of {sorted(get_args(Conditioning))}")
         self.conditioning: Conditioning = conditioning if num_classes else "none"
+        self.classifies = self.conditioning == "classifier"
 
     def _block_channels(self, channels: list[int]) -> list[tuple[int, int]]:
         """Channels that each block takes and gives, from those before the first block and after each."""
@@ -79,15 +82,17 @@ class LabelledDiscriminator(Discriminator):
         return list(zip(taken, channels[1:], strict=True))
 
     def _make_head(self, features: int, kind: Kind) -> None:
-        """Makes the layers that see the label and give the logit."""
+        """Makes the layers that see or say the label, and that gives the logit."""
         self.logit = kind.linear(features, 1)
-        self.projection = self.label_vectors = None
+        self.projection = self.label_vectors = self.classifier = None
         if self.conditioning == "projection":
             self.projection = kind.embedding(self.num_classes, features)
             if isinstance(self.projection, nn.Embedding):  # torch draws it from N(0, 1): it would drown the logit
                 initialise_embedding(self.projection, "normal")
         elif self.conditioning == "concatenation":
             self.label_vectors = kind.embedding(self.num_classes, LABEL_DIM)
+        elif self.classifies:
+            self.classifier = kind.linear(features, self.num_classes)
 
     def _beside_label(self, index: int, x: Tensor, label: Tensor | None) -> Tensor:
         """What the block of that index takes: x [n, c, h, w], or [n, c + LABEL_DIM, h, w] where the label joins it."""
@@ -97,7 +102,9 @@ class LabelledDiscriminator(Discriminator):
         return torch.cat((x, vector.expand(-1, -1, *x.shape[2:])), dim=1)
 
     def _logits(self, features: Tensor, label: Tensor | None) -> Tensor:
-        """[n, features] → [n]."""
+        """[n, features] → [n], or [n, 1 + num_classes] if it classifies."""
+        if self.classifier is not None:
+            return torch.cat((self.logit(features), self.classifier(features)), dim=1)
         logits = self.logit(features).squeeze(1)
         if self.projection is None:
             return logits

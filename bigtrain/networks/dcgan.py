@@ -123,7 +123,7 @@ class DCGANDiscriminator(LabelledDiscriminator):
         image_channels: 1 or 3.
         num_classes: 0 for an unconditional discriminator.
         width: channels at half of the images' resolution; twice as many at each after it.
-        conditioning: what it does with the label: `projection`, `concatenation` or `none`.
+        conditioning: what it does with the label: `projection`, `concatenation`, `classifier` or `none`.
     """
 
     def __init__(

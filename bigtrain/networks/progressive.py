@@ -35,6 +35,8 @@ _FIRST_NORMS: dict[FirstNorms, tuple[bool, bool]] = {
 }
 #: Minibatch standard deviation: of strided groups, of contiguous ones with the unbiased variance, or none.
 Stddev = Literal["original", "gan_zoo", "none"]
+#: What the discriminator does with the label.
+LabelUse = Literal["projection", "classifier"]
 
 
 def _channels(resolution: int, fmap_base: int, fmap_max: int, channels: list[int] | None) -> list[int]:
@@ -237,9 +239,10 @@ class _LastDiscriminatorBlock(nn.Module):
 
 
 class ProgressiveDiscriminator(Discriminator):
-    """The discriminator. With classes, a projection of the features on a vector of the class is added to the logits.
+    """The discriminator. With classes, it looks at the label or says it.
 
-    (Miyato and Koyama, arXiv 1802.05637; the original's auxiliary classifier comes with the family of networks.)
+    By `projection` the features times a vector of the class are added to the logit (Miyato and Koyama, arXiv
+    1802.05637); the original code has a `classifier` (Odena et al., arXiv 1610.09585), linear in the same features.
 
     Args:
         resolution: at full growth, a power of two from 4.
@@ -255,6 +258,7 @@ class ProgressiveDiscriminator(Discriminator):
             `layers.contiguous_stddev`, also about many devices; or `none`.
         first_fade: the first resolution whose block fades in: 16 for gan_zoo's, which never fades at 8².
         leaky_logit: whether the logit without the projection goes through a leaky ReLU (as in pro_gan's with classes).
+        conditioning: what it does with the label: `projection` or `classifier`.
     """
 
     progressive = True
@@ -273,9 +277,11 @@ class ProgressiveDiscriminator(Discriminator):
         stddev: Stddev = "original",
         first_fade: int = 8,
         leaky_logit: bool = False,
+        conditioning: LabelUse = "projection",
     ) -> None:
         super().__init__(resolution, image_channels, num_classes)
         _check_choice("stddev", stddev, Stddev)
+        _check_choice("conditioning", conditioning, LabelUse)
         if stddev_group is not None and stddev_group < 1:
             raise ValueError(f"stddev_group (={stddev_group}) must be at least 1, or null for the whole batch")
         self.batch_group = (stddev_group or 1) if stddev == "original" else 1
@@ -286,19 +292,24 @@ class ProgressiveDiscriminator(Discriminator):
         self.blocks = nn.ModuleList([_LastDiscriminatorBlock(widths[0], features, leak, stddev, stddev_group)])
         self.blocks.extend(_DiscriminatorBlock(b, a, leak) for a, b in pairwise(widths))
         self.logit = EqualizedLinear(features, 1, gain=1.0)
-        self.projection = nn.Embedding(num_classes, features) if num_classes else None
+        self.classifies = conditioning == "classifier" and num_classes > 0
+        self.classifier = EqualizedLinear(features, num_classes, gain=1.0) if self.classifies else None
+        self.projection = nn.Embedding(num_classes, features) if num_classes and not self.classifies else None
 
     def activate(self, resolution: int, fading: bool) -> None:
         last = _check_resolution(self, resolution)
         fading = fading and resolution >= self.first_fade
         rgb = self.from_rgb[last - 1 : last + 1] if fading else self.from_rgb[last : last + 1]
-        projection = [] if self.projection is None else [self.projection]
-        _train_only(self, [*self.blocks[: last + 1], *rgb, self.logit, *projection])
+        of_label = [layer for layer in (self.projection, self.classifier) if layer is not None]
+        _train_only(self, [*self.blocks[: last + 1], *rgb, self.logit, *of_label])
 
     def forward(
         self, images: Tensor, label: Tensor | None = None, resolution: int | None = None, alpha: float = 1.0
     ) -> Tensor:
-        """Logits [n] of images [n, image_channels, resolution, resolution]; `alpha` as in the generator."""
+        """Logits of images [n, image_channels, resolution, resolution]: [n], or [n, 1 + num_classes] if it classifies.
+
+        `alpha` is as in the generator.
+        """
         last = _check_resolution(self, resolution)
         x = F.leaky_relu(self.from_rgb[last](images), self.leak)
         if last > 0:
@@ -309,6 +320,8 @@ class ProgressiveDiscriminator(Discriminator):
             for block in reversed(self.blocks[1:last]):
                 x = self.through(block, x)
         features = self.through(self.blocks[0], x)  # [n, features]
+        if self.classifier is not None:
+            return torch.cat((self.logit(features), self.classifier(features)), dim=1)  # [n, 1 + num_classes]
         logits = self.logit(features).squeeze(1)
         logits = F.leaky_relu(logits, self.leak) if self.leaky_logit else logits
         if self.projection is not None:

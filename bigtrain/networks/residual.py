@@ -85,7 +85,7 @@ class ResidualDiscriminator(LabelledDiscriminator):
         resolution: of the images.
         image_channels: 1 or 3.
         num_classes: 0 for an unconditional discriminator.
-        conditioning: what it does with the label: `projection`, `concatenation` or `none`.
+        conditioning: what it does with the label: `projection`, `concatenation`, `classifier` or `none`.
         channels: after each block.
         downs: how many of the blocks halve the resolution.
         attention: resolutions after whose block self-attention stands.

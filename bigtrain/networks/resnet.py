@@ -71,7 +71,7 @@ class SNGANDiscriminator(ResidualDiscriminator):
         num_classes: 0 for an unconditional discriminator.
         width: the number that the channels are multiples of; with 64 there are 128 after all blocks at 32², and 64 to
             1024 at 128².
-        conditioning: what it does with the label: `projection`, `concatenation` or `none`.
+        conditioning: what it does with the label: `projection`, `concatenation`, `classifier` or `none`.
         sn_eps: ε of spectral norm.
     """
 
@@ -138,7 +138,7 @@ class WGANGPDiscriminator(ResidualDiscriminator):
         image_channels: 1 or 3.
         num_classes: 0 for an unconditional critic.
         width: the number that the channels are multiples of; with 64 there are 128 after all blocks at 32².
-        conditioning: what it does with the label: `projection`, `concatenation` or `none`.
+        conditioning: what it does with the label: `projection`, `concatenation`, `classifier` or `none`.
         normalization: `none`, as the authors at 32², or `layer`, as they at 64²: layer norm over channels and pixels.
     """
 

@@ -55,7 +55,7 @@ class SAGANDiscriminator(ResidualDiscriminator):
         num_classes: 0 for an unconditional discriminator.
         width: the number that the channels are multiples of.
         attention: resolutions after whose block self-attention stands.
-        conditioning: what it does with the label: `projection`, `concatenation` or `none`.
+        conditioning: what it does with the label: `projection`, `concatenation`, `classifier` or `none`.
         sn_eps: ε of spectral norm.
     """
 

@@ -11,12 +11,14 @@ import torch.distributed as dist
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from bigtrain.games import AdversarialGame, Player
+from bigtrain.games import AdversarialGame, AuxiliaryClassifierGame, Player
 from bigtrain.networks import (
     BigGANDiscriminator,
     BigGANGenerator,
     ProgressiveDiscriminator,
     ProgressiveGenerator,
+    SNGANDiscriminator,
+    SNGANGenerator,
 )
 from bigtrain.objectives import Hinge, NonSaturating, Objective, Wasserstein
 from bigtrain.regularizers import R1, ApproximateR1, Drift, GradientPenalty, OrthogonalReg, Regularizer
@@ -50,6 +52,7 @@ class Case(NamedTuple):
     compile: bool = False
     orthogonal_reg: bool = False
     stddev: Literal["original", "gan_zoo"] = "original"
+    classifier: bool = False
 
     @property
     def name(self) -> str:
@@ -67,12 +70,20 @@ def make(case: Case) -> AdversarialGame:
         "compile": case.compile,
         "weight_regularizers": [OrthogonalReg(0.01)] if case.orthogonal_reg else [],
     }
+    conditioning: Literal["projection", "classifier"] = "classifier" if case.classifier else "projection"
     schedule: Schedule
     if case.networks == "progressive":
         sizes = {**common, "fmap_base": 32, "fmap_max": 8}
         generator = Player(partial(ProgressiveGenerator, 8, latent_dim=6, **sizes), optimizer, **options)
         discriminator = Player(
-            partial(ProgressiveDiscriminator, 8, stddev_group=case.stddev_group, stddev=case.stddev, **sizes),
+            partial(
+                ProgressiveDiscriminator,
+                8,
+                stddev_group=case.stddev_group,
+                stddev=case.stddev,
+                conditioning=conditioning,
+                **sizes,
+            ),
             optimizer,
             **options,
         )
@@ -82,20 +93,27 @@ def make(case: Case) -> AdversarialGame:
             if case.growth
             else Constant(8, BATCH, STEPS * step / 1000, case.d_steps)
         )
+    elif case.networks == "sngan":
+        sizes = {**common, "width": 2}
+        generator = Player(partial(SNGANGenerator, 32, latent_dim=6, **sizes), optimizer, **options)
+        discriminator = Player(
+            partial(SNGANDiscriminator, 32, conditioning=conditioning, **sizes), optimizer, **options
+        )
+        schedule = Constant(32, BATCH, 1.0, case.d_steps)
     else:
         sizes = {**common, "width": 2, "attention": [16]}
         generator = Player(partial(BigGANGenerator, 32, latent_dim=8, shared_dim=4, **sizes), optimizer, **options)
         discriminator = Player(partial(BigGANDiscriminator, 32, **sizes), optimizer, **options)
         schedule = Constant(32, BATCH, 1.0, case.d_steps)
     with compiled_quickly():
-        game = AdversarialGame(
+        game = (AuxiliaryClassifierGame if case.classifier else AdversarialGame)(
             generator,
             discriminator,
             objective(),
             schedule,
-            regularizers,
+            regularizers=regularizers,
             accumulation=case.accumulation,
-            joint_pass=case.networks == "biggan",
+            joint_pass=case.networks != "progressive",
             ema_half_life_kimg=0.1,
         )
     return game.to(case.dtype)

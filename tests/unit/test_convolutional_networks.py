@@ -26,7 +26,8 @@ from tests.unit.convolutional import FAMILIES, count, inputs, made, opened, pair
 from tests.unit.tiny import CLASSES, adam, play
 
 EACH_RESOLUTION = [(name, resolution) for name, family in FAMILIES.items() for resolution in family[2]]
-LABELLED = ["projection", "concatenation"]
+TOLD = ["projection", "concatenation"]
+LABELLED = [*TOLD, "classifier"]
 
 
 @pytest.mark.parametrize("num_classes", [0, 3])
@@ -56,7 +57,7 @@ def test_every_weight_of_a_discriminator_is_under_spectral_norm(name, conditioni
             )  # the estimate grows towards it
 
 
-@pytest.mark.parametrize("conditioning", LABELLED)
+@pytest.mark.parametrize("conditioning", TOLD)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_labels_matter_to_discriminators_and_are_needed(name, conditioning):
     discriminator = made(name, 3, conditioning=conditioning).eval()

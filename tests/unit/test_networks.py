@@ -1,8 +1,7 @@
-"""The architectures: shapes, conditions, growth."""
+"""The architectures: shapes, conditions, what is trained. (Growth: test_growth.py.)"""
 
 import pytest
 import torch
-from torch.nn import functional as F
 
 from bigtrain.networks import (
     BigGANDiscriminator,
@@ -84,29 +83,6 @@ def test_progressive_1024_has_the_published_number_of_parameters():
     )
     used = (discriminator.blocks, discriminator.from_rgb[-1:], discriminator.logit)
     assert sum(p.numel() for m in used for p in m.parameters()) == pytest.approx(23.1e6, rel=2e-3)
-
-
-@pytest.mark.parametrize("num_classes", CLASSES)
-@pytest.mark.parametrize("resolution", [8, 16])
-def test_at_alpha_0_a_grown_generator_is_the_upsampled_old_one_and_at_1_the_new_one(num_classes, resolution):
-    generator, _ = progressive(num_classes)
-    latent, label = inputs(generator)
-    old = F.interpolate(generator(latent, label, resolution // 2), scale_factor=2)
-    new = generator(latent, label, resolution)
-    assert torch.equal(generator(latent, label, resolution, 0.0), old)
-    assert torch.equal(generator(latent, label, resolution, 1.0), new)
-    assert torch.allclose(generator(latent, label, resolution, 0.25), 0.75 * old + 0.25 * new, atol=1e-6)
-
-
-@pytest.mark.parametrize("num_classes", CLASSES)
-@pytest.mark.parametrize("resolution", [8, 16])
-def test_at_alpha_0_a_grown_discriminator_is_the_old_one_of_the_pooled_images(num_classes, resolution):
-    generator, discriminator = progressive(num_classes)
-    _, label = inputs(generator)
-    images = torch.randn(4, 1, resolution, resolution)
-    old = discriminator(F.avg_pool2d(images, 2), label, resolution // 2)
-    assert torch.equal(discriminator(images, label, resolution, 0.0), old)
-    assert not torch.equal(discriminator(images, label, resolution, 1.0), old)
 
 
 @pytest.mark.parametrize("fading", [False, True])

@@ -1,4 +1,4 @@
-"""Losses and penalties against closed forms of a linear discriminator, and finite differences in float64."""
+"""Losses and penalties as functions, in float64. (Their closed forms in a game's turns: test_closed_forms.py.)"""
 
 import copy
 import math
@@ -60,24 +60,6 @@ def shown(weight, power=1):
     return Shown(real, fake, discriminate(real), discriminate(fake), discriminate, lambda: mix, normal_of(3))
 
 
-def test_penalties_of_a_linear_discriminator_are_those_of_its_weight():
-    weight = torch.arange(1, 9, dtype=torch.float64)
-    norm = weight.norm().item()
-    assert GradientPenalty(10)(shown(weight)).item() == pytest.approx(10 * (norm - 1) ** 2)
-    assert GradientPenalty(10, target=750)(shown(weight)).item() == pytest.approx(10 * (norm / 750 - 1) ** 2)
-    assert R1(3)(shown(weight)).item() == pytest.approx(1.5 * norm**2)
-    assert Drift(0.1)(shown(weight)).item() == pytest.approx(0.1 * shown(weight).real_logits.square().mean().item())
-
-
-def test_penalties_look_where_they_should():
-    weight = torch.ones(8, dtype=torch.float64)
-    quadratic = shown(weight, power=2)  # the gradient is 2x
-    assert R1(1)(quadratic).item() == pytest.approx(2 * quadratic.real.flatten(1).square().sum(dim=1).mean().item())
-    between = quadratic.real + quadratic.uniform().reshape(3, 1, 1, 1) * (quadratic.fake - quadratic.real)
-    norms = 2 * between.flatten(1).norm(dim=1)
-    assert GradientPenalty(1)(quadratic).item() == pytest.approx((norms - 1).square().mean().item())
-
-
 def shown_to(network, real):
     real.requires_grad_(True)
     logits = network(real)
@@ -94,6 +76,24 @@ def test_the_approximation_of_r1_is_r1_in_the_mean_over_many_draws(sigma, linear
     images = torch.randn(4, 2, 2, 2, dtype=torch.float64).repeat(10_000, 1, 1, 1)
     given = shown_to(network, images)
     assert ApproximateR1(3, sigma)(given).item() == pytest.approx(R1(3)(given).item(), rel=0.03)
+
+
+def test_the_approximation_of_r1_of_a_quadratic_is_off_by_a_term_in_sigma_squared():
+    """Σ w x² has the gradient g = 2wx and the second derivatives S = diag(2w), so the difference quotient is
+    g·ε + ½σ εᵀSε, whose square is ‖g‖² + ¼σ²(2‖S‖² + (tr S)²) in the mean over ε; for small σ it is (g·ε)² for each ε.
+    """
+    weight = torch.linspace(-0.5, 2, 8, dtype=torch.float64, requires_grad=True)
+    images = torch.randn(4, 2, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    given = shown_to(lambda x: (x.flatten(1).square() * weight).sum(dim=1), images.repeat(10_000, 1, 1, 1))
+    slope = 2 * weight * given.real.detach().flatten(1)
+    second = (2 * (2 * weight).square().sum() + (2 * weight).sum().square()) / 4
+    expected = slope.square().sum(dim=1).mean() + 0.5**2 * second
+    found = ApproximateR1(2, sigma=0.5)(given)
+    assert found.item() == pytest.approx(expected.item(), rel=0.03)
+    of_found, of_expected = (torch.autograd.grad(value, weight)[0] for value in (found, expected))
+    assert (of_found - of_expected).norm() < 0.05 * of_expected.norm()
+    along = (slope * given.normal(8)).sum(dim=1).square().mean()
+    assert ApproximateR1(2, sigma=1e-6)(given).item() == pytest.approx(along.item(), rel=1e-6)
 
 
 @pytest.mark.parametrize(

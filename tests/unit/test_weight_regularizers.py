@@ -48,6 +48,20 @@ def test_the_gradient_of_orthogonal_regularisation_agrees_with_finite_difference
     assert torch.autograd.gradcheck(penalty, given)
 
 
+@pytest.mark.parametrize("shape", [(9, 4), (40, 2, 1, 1)])
+def test_both_forms_of_orthogonal_regularisation_are_one(shape):
+    """Numbers that are 0 in every filter change nothing; with enough of them there are more numbers than filters."""
+    many, wide = layer(shape), layer((shape[0], shape[0]))
+    flat = many.weight.detach().flatten(1)
+    wide.weight.data = torch.nn.functional.pad(flat, (0, shape[0] - flat.shape[1]))
+    penalties = [OrthogonalReg(0.25)(network) for network in (many, wide)]
+    assert penalties[0].item() == pytest.approx(penalties[1].item(), rel=1e-12)
+    sum(penalties).backward()
+    gradient, padded = many.weight.grad.flatten(1), wide.weight.grad
+    assert torch.allclose(gradient, padded[:, : flat.shape[1]], rtol=1e-11)
+    assert not padded[:, flat.shape[1] :].any()
+
+
 def test_orthogonal_filters_of_any_length_are_not_punished():
     network = layer((4, 9))
     torch.nn.init.orthogonal_(network.weight)
