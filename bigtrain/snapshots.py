@@ -98,6 +98,20 @@ def holds_snapshot(url: str) -> bool:
     return _locate(url) is not None
 
 
+def snapshots_of(url: str) -> list[str]:
+    """The URLs of all snapshots of a run, or of a folder of some, the oldest first.
+
+    Raises:
+        ValueError: if there are none, or the URL is one by itself.
+    """
+    if url.endswith((".safetensors", ".json")):
+        raise ValueError(f"{url!r} is one snapshot; give a run, or a folder of snapshots")
+    storage, names = _below(url)
+    if not names:
+        raise ValueError(f"{url!r} holds no snapshots; give a run, or a folder of snapshots")
+    return [f"{storage.url}/{name}.safetensors" for name in names]
+
+
 def _find(url: str) -> tuple[Storage, str]:
     found = _locate(url)
     if found is None:
@@ -113,12 +127,19 @@ def _locate(url: str) -> tuple[Storage, str] | None:
         if url.endswith(ending):
             folder, _, file = url.removesuffix(ending).rpartition("/")
             return Storage(folder or "."), file
+    storage, names = _below(url)
+    return (storage, names[-1]) if names else None
+
+
+def _below(url: str) -> tuple[Storage, list[str]]:
+    """The folder of the snapshots of a run, or that of the URL itself, and their names, the oldest first."""
     for folder in (f"{url.rstrip('/')}/snapshots", url):
-        cards = [key.removesuffix(".json") for key, _ in Storage(folder).list() if key.endswith(".json")]
+        storage = Storage(folder)
+        cards = [key.removesuffix(".json") for key, _ in storage.list() if key.endswith(".json")]
         names = sorted(name for name in cards if name.replace(".", "").isdigit())
         if names:
-            return Storage(folder), names[-1]
-    return None
+            break
+    return storage, names
 
 
 def _tensors(storage: Storage, name: str) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from bigtrain.evaluation.protocol import Provenance
 from bigtrain.games import AdversarialGame
 from bigtrain.runtime.world import World
 from bigtrain.sampling.generate import Sampler, drawn
+from bigtrain.sampling.standing_stats import StandingStats
 
 
 class Evaluating(Periodic):
@@ -28,6 +29,7 @@ class Evaluating(Periodic):
         scorer: measures.
         records: the file.
         metrics, num, truncation: of the samples.
+        standing_stats: batches on which the samples' batch-norm statistics are estimated; None for running averages.
         world: of the ranks.
         alive: called now and then while it lasts.
     """
@@ -42,10 +44,11 @@ class Evaluating(Periodic):
         truncation: float | None = None,
         world: World | None = None,
         alive: Callable[[], None] = lambda: None,
+        standing_stats: int | None = None,
     ) -> None:
         super().__init__(kimg)
         self.scorer, self.records, self.world, self.alive = scorer, records, world or World(), alive
-        self.metrics, self.num, self.truncation = metrics, num, truncation
+        self.metrics, self.num, self.truncation, self.standing_stats = metrics, num, truncation, standing_stats
 
     def act(self, trainer: Trainer, game: AdversarialGame) -> None:  # type: ignore[override]
         with game.whole_average():
@@ -59,12 +62,14 @@ class Evaluating(Periodic):
             self.truncation,
             self.scorer.batch_size,
             game.place(game.moment, game.average),
+            StandingStats.of(self.standing_stats, game.class_counts),
         )
         provenance = Provenance(
             seed=game.seed,
             label_distribution="frequencies of the data" if game.class_counts else None,
             kimg=game.clock.kimg,
             truncation=self.truncation,
+            standing_stats=sampler.standing_stats,
             ema=True,
         )
         conditional = game.generator_network.num_classes > 0

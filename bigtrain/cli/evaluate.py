@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from bigtrain.callbacks.scoring import Scorer
     from bigtrain.evaluation.protocol import Score
+    from bigtrain.sampling.standing_stats import StandingStats
     from bigtrain.snapshots import Snapshot
 
 
@@ -73,6 +74,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--truncation", default="none", help="thresholds to sweep, such as 0.2,0.5,1,none (default none)"
     )
+    parser.add_argument(
+        "--standing-stats",
+        type=int,
+        metavar="N",
+        help="estimate batch-norm statistics on N batches, such as 100 (default: the training's running averages)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of latents and labels (default %(default)s)")
     parser.add_argument("--extractor", choices=("auto", "inception", "classifier"), default="auto")
     parser.add_argument("--inception-weights", metavar="URL", help="default: the usual place of downloads")
@@ -101,12 +108,22 @@ class _Measure:
 
     def __init__(self, source: str, options: argparse.Namespace) -> None:
         from bigtrain.callbacks.scoring import Scorer  # noqa: PLC0415 (torch: only when there is something to do)
+        from bigtrain.sampling.standing_stats import StandingStats, batch_norms  # noqa: PLC0415
         from bigtrain.snapshots import holds_snapshot, load_snapshot  # noqa: PLC0415
 
         self.source, self.options = source, options
         self.snapshot = load_snapshot(source) if holds_snapshot(source) else None
         if self.snapshot is None and options.truncation != [None]:
             raise ValueError(f"--truncation is for generators; {source!r} holds images")
+        if self.snapshot is None and options.standing_stats is not None:
+            raise ValueError(f"--standing-stats (={options.standing_stats}) is for generators; {source!r} holds images")
+        self.standing: StandingStats | None = None
+        if self.snapshot is not None and options.standing_stats is not None:
+            self.standing = StandingStats(options.standing_stats, self.snapshot.card.class_counts)
+            if len(options.source) > 1 and not batch_norms(self.snapshot.generator):
+                self.standing = None  # nothing to estimate in this one
+            else:
+                self.standing.check(self.snapshot.generator)
         needed = self.snapshot.generator.resolution if self.snapshot else None
         shards, resolution = reference_shards(options.reference, self.snapshot, needed)
         self.scorer = Scorer(shards, resolution, options.extractor, options.inception_weights, options.batch)
@@ -122,7 +139,7 @@ class _Measure:
             if self.snapshot is None:
                 scores.extend(_of_images(self.source, self.scorer, self.options))
             else:
-                scores.extend(_of_snapshot(self.snapshot, self.scorer, self.options, threshold))
+                scores.extend(_of_snapshot(self.snapshot, self.scorer, self.options, threshold, self.standing))
         return Entry(self.source, scores, self.scorer.shards.classes, minutes_of(self.source))
 
 
@@ -138,19 +155,24 @@ def _check_comparable(measures: Sequence[_Measure]) -> None:
 
 
 def _of_snapshot(
-    snapshot: Snapshot, scorer: Scorer, options: argparse.Namespace, truncation: float | None
+    snapshot: Snapshot,
+    scorer: Scorer,
+    options: argparse.Namespace,
+    truncation: float | None,
+    standing: StandingStats | None,
 ) -> list[Score]:
     from bigtrain.evaluation.protocol import Provenance  # noqa: PLC0415
     from bigtrain.sampling.generate import Sampler, drawn  # noqa: PLC0415
 
     card, conditional = snapshot.card, snapshot.generator.num_classes > 0
     labels = drawn(options.seed, card.class_counts)
-    sampler = Sampler(snapshot.generator, options.seed, labels, truncation, options.batch, card.place)
+    sampler = Sampler(snapshot.generator, options.seed, labels, truncation, options.batch, card.place, standing)
     provenance = Provenance(
         seed=options.seed,
         label_distribution="frequencies of the data" if conditional else None,
         kimg=card.kimg,
         truncation=truncation,
+        standing_stats=sampler.standing_stats,
         ema=True,
     )
     return scorer.score(sampler, options.metrics.split(","), options.num or 10000, provenance, conditional)

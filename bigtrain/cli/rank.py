@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from bigtrain.cli.run_folder import RunFolder
@@ -23,8 +22,6 @@ def run(folder: RunFolder, built: Any, config: dict[str, Any]) -> int:
     """
     compute: Compute = built.compute
     compute.apply()
-    for package in ("lightning.pytorch", "lightning.fabric"):  # they tell what this command does not do
-        logging.getLogger(package).setLevel(logging.WARNING)
     trainer = make_trainer(compute, folder.path)
     world, parallel = join(trainer, compute)
     watch = Watch(world, compute.timeout_seconds, compute.start_timeout_seconds)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bigtrain.cli.arguments import Parser
+
+if TYPE_CHECKING:
+    from bigtrain.snapshots import Snapshot
 
 
 class Kind(NamedTuple):
@@ -25,6 +29,15 @@ KINDS = {
     "truncation": Kind("a row a threshold, a column a sample", 8, (".png",)),
     "neighbours": Kind("a row a sample, with the nearest real images", 8, (".png",)),
     "arithmetic": Kind("latents added and subtracted, a row a class", 0, (".png",)),
+    "history": Kind("samples from a run's first snapshot to its last", 16, (".gif", ".webp", ".mp4", ".png")),
+}
+#: Where samples by themselves go: what it is, and the ending of --out that it must have.
+FORMS = {
+    "grid": ("a PNG with all of them", ".png"),
+    "folder": ("a folder with a PNG each, 000123_label.png", ""),
+    "zip": ("a zip of such PNGs", ".zip"),
+    "npz": ("uint8 images [n, h, w, c] and labels", ".npz"),
+    "shards": ("as training reads them; nothing else may be there", ""),
 }
 #: Options that have no meaning for every kind: for which they have one, and what they are unless given.
 OPTIONS: dict[str, tuple[set[str], Any]] = {
@@ -34,7 +47,9 @@ OPTIONS: dict[str, tuple[set[str], Any]] = {
     "steps": ({"interpolation", "walk"}, None),
     "path": ({"interpolation", "walk"}, "spherical"),
     "between": ({"interpolation", "walk"}, "latents"),
-    "fps": ({"walk"}, 20),
+    "fps": ({"walk", "history"}, None),
+    "as": ({"samples"}, None),
+    "devices": ({"samples"}, None),
     "thresholds": ({"truncation"}, "0.2,0.5,1,none"),
     "reference": ({"neighbours"}, None),
     "nearest": ({"neighbours"}, 5),
@@ -48,20 +63,32 @@ def run(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     _settle(options)
 
-    from bigtrain.cli import sample_kinds  # noqa: PLC0415 (torch and rich: only when there is something to do)
-    from bigtrain.sampling.generate import Sampler, cycled  # noqa: PLC0415
+    from bigtrain.cli import sample_kinds, sample_ranks  # noqa: PLC0415 (torch: only when there is something to do)
     from bigtrain.snapshots import load_snapshot  # noqa: PLC0415
 
     sample_kinds.check(options)
+    compute = sample_ranks.compute_of(options)
     snapshot = load_snapshot(options.source)
-    card, generator = snapshot.card, snapshot.generator
-    options.labels = _labels(options.labels, generator.num_classes)
-    sampler = Sampler(generator, options.seed, cycled(options.labels), options.truncation, options.batch, card.place)
-    made = sample_kinds.MAKERS[options.kind](options, sampler, snapshot)
+    options.labels = _labels(options.labels, snapshot.generator.num_classes)
+
+    def make(rank: sample_ranks.Rank) -> None:
+        found = snapshot
+        name = rank.world.tell(snapshot.name)  # a run that is trained on may have another newest one by now
+        if name != snapshot.name:
+            found = load_snapshot(f"{name}.safetensors")
+        sampler = sample_kinds.sampler_of(options, found, rank.device)
+        made = sample_kinds.MAKERS[options.kind](options, sampler, found, rank)
+        if rank.world.is_first:
+            _report(options, made, found)
+
+    return sample_ranks.on_ranks(compute, ["sample", *arguments], make)
+
+
+def _report(options: argparse.Namespace, made: str, snapshot: Snapshot) -> None:
+    card = snapshot.card
     print(f"{options.out}: {made} of {snapshot.name} at {card.kimg:g} kimg")
     for score in card.scores if options.kind == "samples" else []:
         print(f"{score['metric']}: {score['value']:.4f}  (by {score['protocol']['extractor']})")
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -71,21 +98,35 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--out",
         required=True,
-        help="grid.png, a folder, FILE.zip or FILE.npz; of a walk .gif, .webp or .mp4; a path or URL",
+        help="grid.png, FILE.zip, FILE.npz, else a folder; of a walk or history .gif, .webp or .mp4; a path or URL",
     )
+    forms = "; ".join(f"{name}: {what}" for name, (what, _) in FORMS.items())
+    add("--as", choices=tuple(FORMS), help=f"what --out is, by its ending unless given. {forms}")
     kinds = "; ".join(f"{name}: {kind.what}" for name, kind in KINDS.items())
     add("--kind", choices=tuple(KINDS), default="samples", help=f"{kinds} (default %(default)s)")
-    add("--num", type=int, help="samples 0 to NUM - 1 (default 64; a sheet 8, a walk 4)")
+    add("--num", type=int, help="samples 0 to NUM - 1 (default 64; a sheet 8, a walk 4, a history 16)")
     add("--indices", help="these samples instead, such as 3,17")
     add("--truncation", type=float, help="threshold of the truncation trick (default none)")
     add("--seed", type=int, default=0, help="of latents (default %(default)s)")
     add("--labels", help="classes in turn, such as 3,5 (default all)")
     add("--batch", type=int, default=64, help="samples made at a time (default %(default)s)")
-    way = parser.add_argument_group("interpolation and walk")
+    add(
+        "--standing-stats",
+        type=int,
+        metavar="N",
+        help="estimate batch-norm statistics on N batches, such as 100 (default: the training's running averages)",
+    )
+    add(
+        "--devices",
+        type=int,
+        help="processes, a GPU each where there are some (default 1, or those of torchrun or SLURM); the samples are "
+        "the same (on CPUs: with the same OMP_NUM_THREADS)",
+    )
+    way = parser.add_argument_group("interpolation, walk and history")
     way.add_argument("--between", choices=("latents", "classes", "both"), help="what changes (default latents)")
     way.add_argument("--path", choices=("spherical", "linear"), help="of the latents (default spherical)")
     way.add_argument("--steps", type=int, help="images of a row (default 8), frames from one to the next (default 16)")
-    way.add_argument("--fps", type=int, help="frames of a walk in a second (default 20)")
+    way.add_argument("--fps", type=int, help="frames in a second (of a walk: default 20; of a history: 5)")
     sheet = parser.add_argument_group("truncation, neighbours and arithmetic")
     sheet.add_argument("--thresholds", help="default 0.2,0.5,1,none")
     sheet.add_argument("--reference", metavar="URL", help="shards of real images (default those of the run)")
@@ -113,12 +154,39 @@ def _settle(options: argparse.Namespace) -> None:
             raise ValueError(f"--{name} (={value}) has no meaning for --kind {kind}; it is for {', '.join(meant)}")
     if options.num is not None and options.indices is not None:
         raise ValueError(f"--num (={options.num}) and --indices (={options.indices}) exclude each other; leave one out")
-    if options.num is not None and options.num < 1:
-        raise ValueError(f"--num (={options.num}) must be at least 1")
+    for name in ("num", "devices"):
+        if (value := getattr(options, name)) is not None and value < 1:
+            raise ValueError(f"--{name} (={value}) must be at least 1")
+    if options.fps is not None and options.out.endswith(".png"):
+        raise ValueError(f"--fps (={options.fps}) has no meaning for a .png; give --out another ending")
     if options.steps is None:
         options.steps = 16 if kind == "walk" else 8
+    if options.fps is None:
+        options.fps = 20 if kind == "walk" else 5
     options.indices = _indices(options.indices, KINDS[kind].num if options.num is None else options.num)
     _check_ending(options.out, kind)
+    options.form = _form(options.out, getattr(options, "as"))
+    _check_files(options)
+
+
+def _form(out: str, given: str | None) -> str:
+    """What --out is."""
+    found = next((form for form, (_, ending) in FORMS.items() if ending and out.endswith(ending)), "folder")
+    if given is None or given == found:
+        return found
+    ending = FORMS[given][1]
+    if ending:
+        raise ValueError(f"--out (={out}) must end in {ending} for --as {given}")
+    if found != "folder":
+        raise ValueError(f"--out (={out}) must be a folder for --as {given}, and ends in {FORMS[found][1]}")
+    return given
+
+
+def _check_files(options: argparse.Namespace) -> None:
+    """A sample that is named twice would be two files of one name."""
+    twice = [index for index, count in Counter(options.indices).items() if count > 1]
+    if twice and options.kind == "samples" and options.form in ("folder", "zip", "shards"):
+        raise ValueError(f"--indices name sample {twice[0]} twice; only a grid or npz can hold it so often")
 
 
 def _check_ending(out: str, kind: str) -> None:

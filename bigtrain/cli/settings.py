@@ -39,6 +39,8 @@ class Evaluation:
             Inception if its weights are on this machine, otherwise the classifier.
         inception_weights: a path or URL of Inception's weights; null for the usual place of downloads.
         truncation: of the samples; null for none.
+        standing_stats: batches on which batch-norm statistics are estimated for the samples, such as 100; null for the
+            training's running averages.
         batch_size: images made and measured at a time.
     """
 
@@ -48,6 +50,7 @@ class Evaluation:
     extractor: Literal["auto", "inception", "classifier"] = "auto"
     inception_weights: str | None = None
     truncation: float | None = None
+    standing_stats: int | None = None
     batch_size: int = 100
 
 

@@ -33,6 +33,7 @@ from bigtrain.runtime.parallel import Parallel
 from bigtrain.runtime.signals import Agreement, StopRequest
 from bigtrain.runtime.watch import Watch
 from bigtrain.runtime.world import World
+from bigtrain.sampling.standing_stats import StandingStats
 from bigtrain.snapshots import Card
 
 
@@ -190,6 +191,8 @@ class Training:
         wanted = self.built.evaluation
         if wanted is None:
             return []
+        if wanted.standing_stats is not None:
+            StandingStats(wanted.standing_stats, []).check(self.game.generator_network)
         resolution = self.game.generator_network.resolution
         scorer = Scorer(self.data.shards, resolution, wanted.extractor, wanted.inception_weights, wanted.batch_size)
         records = self.folder.evaluation
@@ -203,6 +206,7 @@ class Training:
                 wanted.truncation,
                 self.world,
                 self.watch.alive,
+                wanted.standing_stats,
             )
         ]
 

@@ -108,7 +108,7 @@ def write_part(
     counts, skips, kept = [0] * len(source.classes), [], 0
     with tempfile.TemporaryDirectory(prefix="bigtrain-") as folder:
         tars = {resolution: Path(folder) / f"r{resolution}.tar" for resolution in plan.resolutions}
-        with _Writers(tars) as writers:
+        with ShardWriters(tars) as writers:
             for position, index in enumerate(indices, start=number * plan.samples_per_shard):
                 try:
                     encoded = encode_sample(source, plan, index)
@@ -122,7 +122,7 @@ def write_part(
                 if label is not None:
                     counts[label] += 1
                 count(True)
-        shards = {width: _store(storage, width, number, tar, kept) for width, tar in tars.items() if kept}
+        shards = {width: store_shard(storage, width, number, tar, kept) for width, tar in tars.items() if kept}
     storage.write(part_key(number), Part(kept, shards, counts, skips).to_json())
 
 
@@ -140,14 +140,14 @@ def encode_sample(source: Source, plan: Plan, index: int) -> dict[int, tuple[str
     return {width: encode(resized, plan.encoding, plan.quality) for width, resized in prepared.items()}
 
 
-class _Writers:
+class ShardWriters:
     """A tar writer for each resolution; the same samples make the same bytes."""
 
     def __init__(self, tars: dict[int, Path]) -> None:
         self._tars = tars
         self._stack = contextlib.ExitStack()
 
-    def __enter__(self) -> _Writers:
+    def __enter__(self) -> ShardWriters:
         from webdataset import TarWriter  # noqa: PLC0415 - it imports torch
 
         with contextlib.ExitStack() as stack:
@@ -167,7 +167,7 @@ class _Writers:
         self._stack.close()
 
 
-def _store(storage: Storage, resolution: int, number: int, tar: Path, samples: int) -> ShardInfo:
+def store_shard(storage: Storage, resolution: int, number: int, tar: Path, samples: int) -> ShardInfo:
     """Writes a shard and its index."""
     key, index = shard_key(resolution, number), index_key(resolution, number)
     with tar.open("rb") as file:

@@ -21,7 +21,7 @@ class Provenance:
         label_distribution: the labels were drawn from, in words; None without labels.
         kimg: of the generator, in thousand real images; None for a folder of images.
         truncation: threshold of the latents; None without.
-        standing_stats: whether the batch-norm statistics were estimated anew for sampling.
+        standing_stats: what the batch-norm statistics were estimated from anew, in words; None for running averages.
         ema: whether the weights are the moving average's.
     """
 
@@ -29,7 +29,7 @@ class Provenance:
     label_distribution: str | None = None
     kimg: float | None = None
     truncation: float | None = None
-    standing_stats: bool = False
+    standing_stats: str | None = None
     ema: bool = False
 
 
@@ -63,7 +63,7 @@ class Protocol:
     num_fake: int
     reference: str | None
     truncation: float | None
-    standing_stats: bool
+    standing_stats: str | None
     ema: bool
     label_distribution: str | None
     seed: int

@@ -110,10 +110,15 @@ def _started(environ: Mapping[str, str]) -> tuple[int, int]:
     return 0, 0
 
 
+def launched(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether torchrun or SLURM started this process, and others beside it."""
+    return _started(environ) != (0, 0)
+
+
 def is_first(environ: Mapping[str, str] = os.environ) -> bool:
     """Whether this process is rank 0, before it has joined the others."""
     if "TORCHELASTIC_RUN_ID" in environ:
         return environ["RANK"] == "0"
-    if _started(environ) != (0, 0):
+    if launched(environ):
         return environ["SLURM_PROCID"] == "0"
     return environ.get("NODE_RANK", "0") == "0" and environ.get("LOCAL_RANK", "0") == "0"

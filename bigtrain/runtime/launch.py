@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 import subprocess
@@ -58,6 +59,8 @@ def make_trainer(compute: Compute, folder: Path) -> Trainer:
         compute: on what it runs.
         folder: of the run.
     """
+    for package in ("lightning.pytorch", "lightning.fabric"):  # they tell what is not done here
+        logging.getLogger(package).setLevel(logging.WARNING)
     strategy, _ = strategy_of(compute)
     nodes, devices = compute.layout()
     options: dict[str, Any] = {}

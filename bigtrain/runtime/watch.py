@@ -31,6 +31,7 @@ class Watch:
         stalled_seconds: without a step, after which it is said where every rank stands, and all end;
         start_seconds: the same before the first step, if it is longer.
         dead_seconds: without a sign, after which a rank is dead.
+        again: what a user can do when all have ended.
         end: ends the process; a test may do otherwise.
     """
 
@@ -40,9 +41,10 @@ class Watch:
         stalled_seconds: float = 600.0,
         start_seconds: float = 0.0,
         dead_seconds: float = 30.0,
+        again: str = "the same command resumes",
         end: Callable[[int], None] = os._exit,
     ) -> None:
-        self.world, self.dead_seconds, self._end = world, dead_seconds, end
+        self.world, self.dead_seconds, self._end, self.again = world, dead_seconds, end, again
         self.stalled_seconds, self.start_seconds = stalled_seconds, start_seconds
         self._main = threading.main_thread().ident or 0
         self._progress, self._since = 0, time.monotonic()
@@ -171,13 +173,13 @@ class Watch:
 
     def _stop(self, text: str) -> None:
         if self._announce(text) or not self._store_answers():
-            print(f"bigtrain: error: {text}; all ranks end, the same command resumes", file=sys.stderr, flush=True)
+            print(f"bigtrain: error: {text}; all ranks end, {self.again}", file=sys.stderr, flush=True)
         self._end(FAILED)
 
     def _follow(self, text: str) -> None:
         """Another rank has said it already, unless this is the one that users look at."""
         if self.world.is_first:
-            print(f"bigtrain: error: {text}; all ranks end, the same command resumes", file=sys.stderr, flush=True)
+            print(f"bigtrain: error: {text}; all ranks end, {self.again}", file=sys.stderr, flush=True)
             time.sleep(2)  # so that the others find it here too
         self._end(FAILED)
 

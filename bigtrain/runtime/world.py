@@ -55,6 +55,14 @@ class World:
         rows = self.gather(padded) if padded else [[] for _ in lengths]
         return [row[:length] for row, length in zip(rows, lengths, strict=True)]
 
+    def collect(self, mine: Tensor) -> list[Tensor]:
+        """Tensors of all ranks, of one shape and on the host, by rank: on rank 0. The others get none."""
+        if self._group is None:
+            return [mine]
+        theirs = [torch.empty_like(mine) for _ in range(self.size)] if self.is_first else []
+        dist.gather(mine.contiguous(), theirs or None, dst=0, group=self._group)
+        return theirs
+
     def means(self, values: Sequence[Tensor]) -> list[float]:
         """Means over the ranks of scalars that each rank has."""
         mine = torch.stack([value.detach().to("cpu", torch.float64) for value in values])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from torch import Tensor
 from bigtrain.networks import Generator
 from bigtrain.sampling.latents import draw_labels, draw_latents
 from bigtrain.sampling.pixels import to_uint8
+from bigtrain.sampling.standing_stats import Moments, StandingStats, estimate, installed
 
 Labels = Callable[[ArrayLike], Tensor]
 
@@ -29,6 +32,11 @@ class Sampler:
         truncation: threshold of the truncation trick, or None.
         batch: images made at a time.
         place: `resolution` and `alpha` of a growing generator.
+        standing: how batch-norm statistics are estimated anew, when they are first needed; None for the generator's
+            own running averages. Either way the generator keeps those that it has.
+
+    Raises:
+        ValueError: if there is nothing to estimate, or the batch is empty.
     """
 
     def __init__(
@@ -39,11 +47,14 @@ class Sampler:
         truncation: float | None = None,
         batch: int = 64,
         place: dict[str, Any] | None = None,
+        standing: StandingStats | None = None,
     ) -> None:
         if batch < 1:
             raise ValueError(f"batch (={batch}) must be at least 1")
         self.generator, self.seed, self.labels, self.truncation = generator, seed, labels, truncation
-        self.batch, self.place = batch, place if generator.progressive and place else {}
+        self.batch, self.place, self.standing = batch, place if generator.progressive and place else {}, standing
+        if standing is not None:
+            standing.check(generator)
 
     def __call__(self, indices: ArrayLike) -> tuple[Tensor, Tensor]:
         """Images uint8 [n, c, h, w] on the host and labels int64 [n] of the sample indices."""
@@ -74,26 +85,53 @@ class Sampler:
         return torch.cat([self._run(latents[i : i + self.batch], labels[i : i + self.batch]) for i in starts])
 
     def truncated(self, truncation: float | None) -> Sampler:
-        """A sampler of the same samples at another threshold."""
-        return Sampler(self.generator, self.seed, self.labels, truncation, self.batch, self.place)
+        """A sampler of the same samples at another threshold, with standing statistics of its own."""
+        return Sampler(
+            self.generator, self.seed, self.labels, truncation, self.batch, self.place, standing=self.standing
+        )
+
+    @property
+    def standing_stats(self) -> str | None:
+        """What standing statistics are estimated from, in words, for the protocol of a score."""
+        return None if self.standing is None else f"{self.standing.passes} batches of {self.batch}"
+
+    @cached_property
+    def _moments(self) -> Moments:
+        """Standing statistics, of latents truncated like the samples' and labels like the data's; else nothing."""
+        if self.standing is None:
+            return {}
+        counts = self.standing.class_counts
+
+        def run(number: int) -> None:
+            indices = range(number * self.batch, (number + 1) * self.batch)
+            latents = draw_latents(
+                self.seed, "latent/standing_stats", indices, self.generator.latent_dim, self.truncation
+            )
+            self._forward(latents, draw_labels(self.seed, "label/standing_stats", indices, counts))
+
+        with self._evaluating():
+            return estimate(self.generator, self.standing.passes, run)
 
     @torch.no_grad()
     def _run(self, latents: Tensor, labels: Tensor) -> Tensor:
         padded = torch.arange(self.batch) % len(latents)
-        latent, label = latents[padded], labels[padded]
-        weight, training = next(self.generator.parameters()), self.generator.training
-        self.generator.eval()
-        label = label.to(weight) if label.is_floating_point() else label.to(weight.device)
-        images = self.generator(latent.to(weight), label, **self.place)
-        self.generator.train(training)
+        with installed(self._moments), self._evaluating():
+            images = self._forward(latents[padded], labels[padded])
         return to_uint8(images)[: len(latents)].cpu()
 
+    def _forward(self, latent: Tensor, label: Tensor) -> Tensor:
+        weight = next(self.generator.parameters())
+        label = label.to(weight) if label.is_floating_point() else label.to(weight.device)
+        return self.generator(latent.to(weight), label, **self.place)
 
-def batches(sampler: Sampler, indices: Sequence[int]) -> Iterator[tuple[Sequence[int], Tensor, Tensor]]:
-    """The samples in batches: their indices, images and labels."""
-    for start in range(0, len(indices), sampler.batch):
-        part = indices[start : start + sampler.batch]
-        yield part, *sampler(part)
+    @contextlib.contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        training = self.generator.training
+        self.generator.eval()
+        try:
+            yield
+        finally:
+            self.generator.train(training)
 
 
 def drawn(seed: int, class_counts: Sequence[int]) -> Labels:

@@ -1,11 +1,16 @@
-"""Where samples go: a grid, a folder or zip of pictures, or an array file."""
+"""Where samples go: a grid, an array file, or pictures by themselves, which need not be in memory all at once."""
 
 from __future__ import annotations
 
 import io
-import zipfile
+import os
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, TypeVar
 
 import numpy as np
 import torch
@@ -16,18 +21,29 @@ from torchvision.utils import make_grid
 from bigtrain.storage import Storage
 
 SMALLEST_TILE = 32  # pixels; smaller images are shown enlarged by a whole factor
+#: Pictures that may wait to be encoded or kept.
+WAITING: Final = 128
+OutputT = TypeVar("OutputT", bound="Output")
 
 
 def enlarged(images: Tensor) -> Tensor:
     """Images [n, c, h, w] as they are shown: tiny ones several times as large."""
-    zoom = max(1, SMALLEST_TILE // images.shape[-1])
-    return images.repeat_interleave(zoom, dim=2).repeat_interleave(zoom, dim=3)
+    return repeated(images, max(1, SMALLEST_TILE // images.shape[-1]))
+
+
+def repeated(images: Tensor, factor: int) -> Tensor:
+    """Images [n, c, h, w] so many times as large, by the nearest pixel."""
+    return images.repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3)
+
+
+def tiled(images: Tensor, columns: int) -> Tensor:
+    """Images uint8 [n, c, h, w] row by row in one, uint8 [3, height, width]."""
+    return make_grid(enlarged(images), nrow=columns, padding=2, pad_value=128)
 
 
 def grid(images: Tensor, columns: int) -> Image.Image:
     """One picture of images uint8 [n, c, h, w], row by row."""
-    sheet = make_grid(enlarged(images), nrow=columns, padding=2, pad_value=128)
-    return Image.fromarray(sheet.permute(1, 2, 0).numpy())
+    return Image.fromarray(tiled(images, columns).permute(1, 2, 0).numpy())
 
 
 def grid_columns(num: int, num_classes: int) -> int:
@@ -54,7 +70,10 @@ def place_of(url: str) -> tuple[Storage, str]:
 
 
 class Output(ABC):
-    """Takes samples batch by batch; nothing counts before `close`, except single files in a folder."""
+    """Takes samples batch by batch inside `with`.
+
+    At its end they are there; after an error, or an interruption, nothing is, except single files in a folder.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -65,7 +84,26 @@ class Output(ABC):
         """Samples of those indices: images uint8 [n, c, h, w], labels [n] or None without classes."""
 
     @abstractmethod
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Everything was added: writes what is not written yet."""
+
+    def discard(self) -> None:  # noqa: B027 (most leave nothing)
+        """After an error: removes what would be left."""
+
+    def __enter__(self: OutputT) -> OutputT:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self.discard()
+            return
+        try:
+            self.close()
+        except BaseException:
+            self.discard()
+            raise
 
 
 class GridOutput(Output):
@@ -80,39 +118,6 @@ class GridOutput(Output):
 
     def close(self) -> None:
         self.storage.write(self.name, png(grid(torch.cat(self.images), self.columns)))
-
-
-def _file_name(index: int, label: int | None) -> str:
-    return f"{index:06d}.png" if label is None else f"{index:06d}_{label}.png"
-
-
-class FolderOutput(Output):
-    """One PNG a sample, `000123_label.png`."""
-
-    def add(self, indices: Sequence[int], images: Tensor, labels: Tensor | None) -> None:
-        for i, index in enumerate(indices):
-            name = _file_name(index, None if labels is None else int(labels[i]))
-            self.storage.write(f"{self.name}/{name}", png(picture(images[i])))
-
-    def close(self) -> None: ...
-
-
-class ZipOutput(Output):
-    """A zip of such PNGs."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__(url)
-        self.buffer = io.BytesIO()
-        self.zip = zipfile.ZipFile(self.buffer, "w", zipfile.ZIP_STORED)
-
-    def add(self, indices: Sequence[int], images: Tensor, labels: Tensor | None) -> None:
-        for i, index in enumerate(indices):
-            name = _file_name(index, None if labels is None else int(labels[i]))
-            self.zip.writestr(zipfile.ZipInfo(name), png(picture(images[i])))  # ZipInfo: no time, so equal bytes
-
-    def close(self) -> None:
-        self.zip.close()
-        self.storage.write(self.name, self.buffer.getvalue())
 
 
 class ArrayOutput(Output):
@@ -135,10 +140,45 @@ class ArrayOutput(Output):
         self.storage.write(self.name, buffer.getvalue())
 
 
-def open_output(url: str, columns: int) -> Output:
-    """The output that a URL's ending asks for: .png a grid, .zip, .npz, anything else a folder."""
-    if url.endswith(".png"):
-        return GridOutput(url, columns)
-    if url.endswith(".zip"):
-        return ZipOutput(url)
-    return ArrayOutput(url) if url.endswith(".npz") else FolderOutput(url)
+@dataclass(frozen=True)
+class Picture:
+    """A sample as a PNG file."""
+
+    index: int
+    label: int | None
+    content: bytes
+
+    @property
+    def name(self) -> str:
+        return f"{self.index:06d}.png" if self.label is None else f"{self.index:06d}_{self.label}.png"
+
+
+class PictureOutput(Output):
+    """Encodes samples in threads, while others are made, and keeps them in their order; only a few are in memory."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._threads = ThreadPoolExecutor(max(8, os.cpu_count() or 1), thread_name_prefix="pictures")
+        self._waiting: deque[Future[Picture]] = deque()
+
+    def make(self, index: int, image: Tensor, label: int | None) -> Picture:
+        """In a thread: the picture of one sample."""
+        return Picture(index, label, png(picture(image)))
+
+    def keep(self, picture: Picture) -> None:
+        """One after the other, in the order in which they were added."""
+
+    def add(self, indices: Sequence[int], images: Tensor, labels: Tensor | None) -> None:
+        known = [None] * len(images) if labels is None else labels.tolist()
+        for index, image, label in zip(indices, images, known, strict=True):
+            while len(self._waiting) >= WAITING:
+                self.keep(self._waiting.popleft().result())
+            self._waiting.append(self._threads.submit(self.make, index, image, label))
+
+    def close(self) -> None:
+        while self._waiting:
+            self.keep(self._waiting.popleft().result())
+        self._threads.shutdown()
+
+    def discard(self) -> None:
+        self._threads.shutdown(cancel_futures=True)

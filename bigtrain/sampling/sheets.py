@@ -30,5 +30,7 @@ def truncation_sheet(sampler: Sampler, indices: Sequence[int], thresholds: Seque
     Raises:
         ValueError: if a threshold is too low.
     """
-    latents = torch.cat([sampler.truncated(threshold).latents(indices) for threshold in thresholds])
-    return Sheet(sampler.make(latents, sampler.labels(indices).repeat(len(thresholds))), len(indices))
+    cut = [sampler.truncated(threshold) for threshold in thresholds]
+    latents = [one.latents(indices) for one in cut]  # first of all: what is too low is told before an image is made
+    images = [one.make(latent, sampler.labels(indices)) for one, latent in zip(cut, latents, strict=True)]
+    return Sheet(torch.cat(images), len(indices))

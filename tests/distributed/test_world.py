@@ -23,6 +23,7 @@ def talk() -> dict:
         "gather": world.gather([world.rank, 0.5]),
         "lists": world.gather_lists([float(world.rank)] * world.rank),
         "none": world.gather_lists([]),
+        "collect": world.collect(torch.full((2, 3), 7 + world.rank, dtype=torch.uint8)[:, ::2]),
         "means": world.means([torch.tensor(float(world.rank)), torch.tensor(2.0)]),
         "texts": [world.tell(text) for text in texts],
         "first": first,
@@ -38,6 +39,10 @@ def test_ranks_hear_each_other(two_ranks):
         assert answer["means"] == [0.5, 2.0]
         assert answer["texts"] == ["000001.024", "", "é" * 300, None]
     assert [answer["first"] for answer in answers] == [[0], []]
+    assert [[part.tolist() for part in answer["collect"]] for answer in answers] == [
+        [[[7, 7], [7, 7]], [[8, 8], [8, 8]]],
+        [],
+    ]
 
 
 def test_alone_everything_is_answered_at_once():
@@ -47,6 +52,7 @@ def test_alone_everything_is_answered_at_once():
     assert world.gather_lists([]) == [[]]
     assert world.means([torch.tensor(3.0)]) == [3.0]
     assert world.tell("x") == "x"
+    assert world.collect(torch.ones(1)) == [torch.ones(1)]
     assert world.first_does(lambda: 4) == 4
 
 

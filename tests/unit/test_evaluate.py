@@ -130,7 +130,7 @@ def test_the_global_random_state_is_untouched(reference: Reference) -> None:
 
 def test_a_score_carries_its_protocol(reference: Reference) -> None:
     provenance = Provenance(
-        seed=3, label_distribution="uniform", kimg=120.5, truncation=0.5, standing_stats=True, ema=True
+        seed=3, label_distribution="uniform", kimg=120.5, truncation=0.5, standing_stats="9 batches of 8", ema=True
     )
     fid, inception = evaluate(sampler, Brightness(), reference, ["fid", "is"], 1000, 100, provenance, splits=5)
     row = json.loads(json.dumps(fid.to_dict()))
@@ -150,7 +150,7 @@ def test_a_score_carries_its_protocol(reference: Reference) -> None:
         "num_fake": 1000,
         "reference": "some manifest",
         "truncation": 0.5,
-        "standing_stats": True,
+        "standing_stats": "9 batches of 8",
         "ema": True,
         "label_distribution": "uniform",
         "seed": 3,

@@ -9,30 +9,12 @@ from PIL import Image
 from bigtrain.cli import sample_kinds
 from bigtrain.cli.main import main
 from bigtrain.cli.sample import KINDS, OPTIONS
-from bigtrain.networks import ProgressiveGenerator
-from bigtrain.snapshots import Card, save_snapshot
-from bigtrain.storage import Storage
+from tests.unit.made_snapshot import made_snapshot
 
 
 @pytest.fixture(scope="module")
 def snapshot(tmp_path_factory, digits) -> str:
-    torch.manual_seed(0)
-    arguments = {"resolution": 16, "image_channels": 1, "num_classes": 10, "latent_dim": 6, "fmap_base": 32}
-    generator = ProgressiveGenerator(**arguments, fmap_max=8)
-    card = Card(
-        network={"class_path": "bigtrain.networks.ProgressiveGenerator", "init_args": {**arguments, "fmap_max": 8}},
-        images_seen=1000,
-        resolution=8,
-        alpha=1.0,
-        classes=[str(i) for i in range(10)],
-        class_counts=[1] * 10,
-        seed=0,
-        manifest="",
-        versions={},
-        config={"data": {"url": str(digits)}},
-    )
-    folder = str(tmp_path_factory.mktemp("snapshots"))
-    return f"{folder}/{save_snapshot(Storage(folder), generator.state_dict(), card)}.safetensors"
+    return made_snapshot(tmp_path_factory.mktemp("snapshots"), shards=digits)
 
 
 def tiles(path) -> tuple[int, int]:
@@ -111,6 +93,21 @@ def test_distances_may_be_those_of_an_extractor(snapshot, tmp_path, capsys, monk
         (["--kind", "truncation", "--truncation", "1"], "--truncation (=1.0) has no meaning for --kind truncation"),
         (["--kind", "truncation", "--thresholds", "1,x"], "--thresholds (=1,x) must be numbers or none"),
         (["--kind", "truncation", "--thresholds", "0.01"], "truncation (=0.01) must be at least 0.02"),
+        (["--kind", "history", "--out", "a.zip"], "must end in .gif or .webp or .mp4 or .png for --kind history"),
+        (["--kind", "history"], "is one snapshot; give a run"),
+        (["--kind", "history", "--fps", "3"], "--fps (=3) has no meaning for a .png"),
+        (["--kind", "history", "--out", "a.gif", "--fps", "51"], "fps (=51) must be from 1 to 50"),
+        (["--devices", "0"], "--devices (=0) must be at least 1"),
+        (
+            ["--kind", "classes", "--devices", "2"],
+            "--devices (=2) has no meaning for --kind classes; it is for",
+        ),
+        (["--as", "shards"], "--out (=a.png) must be a folder for --as shards, and ends in .png"),
+        (["--as", "zip"], "--out (=a.png) must end in .zip for --as zip"),
+        (["--as", "folder", "--out", "a.npz"], "--out (=a.npz) must be a folder for --as folder"),
+        (["--kind", "classes", "--as", "grid"], "--as (=grid) has no meaning for --kind classes; it is for"),
+        (["--indices", "3,1,3", "--out", "a.zip"], "--indices name sample 3 twice"),
+        (["--standing-stats", "5"], "standing_stats (=5): ProgressiveGenerator has no batch norm"),
         (["--num", "3", "--indices", "3"], "exclude each other"),
         (["--indices", "3,-1"], "--indices (=3,-1) must be sample numbers from 0"),
         (["--kind", "interpolation", "--steps", "1"], "steps (=1) must be at least 2"),

@@ -1,6 +1,7 @@
 """Sample i is the same however it is made; outputs hold what was made."""
 
 import io
+import threading
 import zipfile
 
 import numpy as np
@@ -12,10 +13,13 @@ from PIL import Image
 from scipy import stats
 
 from bigtrain.networks import ProgressiveGenerator
-from bigtrain.sampling.generate import Sampler, batches, cycled, drawn
+from bigtrain.sampling.files import FolderOutput, ZipOutput
+from bigtrain.sampling.generate import Sampler, cycled, drawn
 from bigtrain.sampling.latents import Inputs, draw_labels, draw_latents
-from bigtrain.sampling.outputs import grid, grid_columns, open_output
+from bigtrain.sampling.outputs import WAITING, ArrayOutput, GridOutput, Output, PictureOutput, grid, grid_columns
 from bigtrain.sampling.pixels import fade, to_float, to_uint8
+from bigtrain.sampling.rounds import rounds
+from bigtrain.storage import Storage
 
 
 @given(st.lists(st.tuples(st.integers(0, 3000), st.integers(1, 700), st.integers(1, 3)), min_size=1, max_size=6))
@@ -98,20 +102,106 @@ def test_a_growing_generator_is_sampled_at_its_place(generator):
     assert sampler.truncated(0.5)(range(3))[0].shape == (3, 1, 4, 4)
 
 
-def test_batches_are_all_samples_in_order(generator):
-    parts = list(batches(Sampler(generator, 0, cycled([2, 0]), batch=4), range(10)))
-    assert [i for indices, *_ in parts for i in indices] == list(range(10))
-    assert torch.cat([labels for *_, labels in parts]).tolist() == [2, 0] * 5
+class Collecting:
+    """One rank after the other: what they hand in is kept, and the first one, who comes last, is given it all."""
+
+    def __init__(self, size):
+        self.size, self.rank, self.handed_in = size, size - 1, []
+
+    def collect(self, mine):
+        self.handed_in.append((self.rank, mine))
+        if self.rank:
+            return []
+        number = sum(rank == 0 for rank, _ in self.handed_in) - 1
+        return [[made for other, made in self.handed_in if other == rank][number] for rank in range(self.size)]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 7])
+@pytest.mark.parametrize("indices", [range(10), range(8), [9, 4, 4, 17, 3], range(1)])
+def test_rounds_are_all_samples_in_order_at_any_number_of_ranks(generator, ranks, indices):
+    sampler, world = Sampler(generator, 0, cycled([2, 0]), batch=4), Collecting(ranks)
+    while world.rank:
+        assert not any(rounds(sampler, indices, world))
+        world.rank -= 1
+    made = [batch for round_ in rounds(sampler, indices, world) for batch in round_]
+    assert [i for batch in made for i in batch.indices] == list(indices)
+    assert torch.cat([batch.labels for batch in made]).tolist() == sampler.labels(indices).tolist()
+    assert torch.equal(torch.cat([batch.images for batch in made]), sampler(indices)[0])
+    assert len({len(images) for _, images in world.handed_in}) == 1  # as a collective needs it
+    assert len(world.handed_in) == ranks * -(-len(indices) // (4 * ranks))
 
 
 def write(url, channels=1, labels=(0, 2, 1)):
     images = torch.arange(3 * channels * 64, dtype=torch.int64).reshape(3, channels, 8, 8).to(torch.uint8)
-    output = open_output(str(url), columns=2)
     tensor = None if labels is None else torch.tensor(labels)
-    output.add(range(2), images[:2], tensor if tensor is None else tensor[:2])
-    output.add(range(2, 3), images[2:], tensor if tensor is None else tensor[2:])
-    output.close()
+    with opened(url) as output:
+        output.add(range(2), images[:2], tensor if tensor is None else tensor[:2])
+        output.add(range(2, 3), images[2:], tensor if tensor is None else tensor[2:])
     return images.permute(0, 2, 3, 1).numpy()
+
+
+def opened(url) -> Output:
+    makers = {".png": lambda name: GridOutput(name, 2), ".zip": ZipOutput, ".npz": ArrayOutput, "": FolderOutput}
+    return makers[url.suffix](str(url))
+
+
+@pytest.mark.parametrize("name", ["samples", "samples.zip", "samples.npz", "grid.png"])
+@pytest.mark.parametrize("wrong", [KeyboardInterrupt, ValueError])
+def test_what_is_interrupted_leaves_no_half_file(tmp_path, monkeypatch, name, wrong):
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    (tmp_path / "temporary").mkdir()
+
+    def interrupted():
+        with opened(tmp_path / name) as output:
+            output.add(range(300), torch.zeros(300, 1, 8, 8, dtype=torch.uint8), None)
+            raise wrong
+
+    with pytest.raises(wrong):
+        interrupted()
+    assert not list((tmp_path / "temporary").iterdir())
+    left = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert name == "samples" or not left
+    for path in left:  # single files of a folder, whole
+        assert np.asarray(Image.open(io.BytesIO(path.read_bytes()))).shape == (8, 8)
+
+
+def test_an_output_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def fails(*_):
+        raise OSError("full")
+
+    monkeypatch.setattr(Storage, "write_file", fails)
+    with pytest.raises(OSError, match="full"):
+        write(tmp_path / "samples.zip")
+    assert not list(tmp_path.iterdir())
+
+
+def test_few_pictures_are_in_memory_and_all_are_kept_in_order(tmp_path):
+    """However slow the first of them is."""
+    begun, kept = threading.Event(), []
+
+    class Slow(PictureOutput):
+        def make(self, index, image, label):
+            if index == 0:
+                assert begun.wait(60)
+            return super().make(index, image, label)
+
+        def keep(self, picture):
+            kept.append(picture.index)
+
+    def images():
+        return torch.zeros(100, 1, 2, 2, dtype=torch.uint8)
+
+    with Slow(str(tmp_path / "x")) as output:
+        output.add(range(100), images(), None)
+        assert not kept
+        begun.set()
+        for first in range(100, 1000, 100):
+            output.add(range(first, first + 100), images(), None)
+            assert len(kept) >= first + 100 - WAITING
+    assert kept == list(range(1000))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
