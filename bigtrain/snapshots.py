@@ -16,6 +16,8 @@ from bigtrain.networks import Generator
 from bigtrain.storage import Storage
 
 FORMAT = 1
+#: What the file of a snapshot's discriminator ends in.
+OPPONENT = ".discriminator.safetensors"
 
 
 @dataclass(frozen=True)
@@ -60,19 +62,53 @@ class Snapshot:
     name: str
 
 
-def save_snapshot(storage: Storage, state: Mapping[str, Tensor], card: Card) -> str:
+def save_snapshot(storage: Storage, state: Mapping[str, Tensor], card: Card, name: str | None = None) -> str:
     """Writes a generator, then the card, without which it does not count. Returns the name they share.
 
     Args:
         storage: the folder of the snapshots.
         state: of the generator, as its `state_dict` names it; whole tensors.
         card: what it is.
+        name: None for that of its moment.
     """
-    name = moment_name(card.images_seen)
-    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
-    storage.write(f"{name}.safetensors", save(tensors))
+    name = name or moment_name(card.images_seen)
+    storage.write(f"{name}.safetensors", save(_separate(state)))
     storage.write(f"{name}.json", json.dumps(asdict(card), indent=1).encode())
     return name
+
+
+def save_opponent(storage: Storage, name: str, state: Mapping[str, Tensor], network: dict[str, Any]) -> None:
+    """Writes the discriminator that belongs to a snapshot beside it, for a training to begin with.
+
+    Args:
+        storage: the folder of the snapshots.
+        name: of the snapshot.
+        state: of the discriminator; whole tensors.
+        network: its class_path and init_args.
+    """
+    storage.write(f"{name}{OPPONENT}", save(_separate(state), {"network": json.dumps(network)}))
+
+
+def load_opponent(url: str) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+    """class_path, init_args and weights of the discriminator beside the snapshot at a URL, if there is one.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
+    storage, name = _find(url)
+    if not storage.exists(f"{name}{OPPONENT}"):
+        return None
+    content = storage.read(f"{name}{OPPONENT}")
+    try:
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        return json.loads(header["__metadata__"]["network"]), load(content)
+    except Exception as error:  # safetensors has errors of its own
+        raise ValueError(f"{storage.locate(name)}{OPPONENT} is damaged ({error})") from error
+
+
+def _separate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the host that share no memory, as safetensors wants them."""
+    return {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
 
 
 def load_snapshot(url: str) -> Snapshot:

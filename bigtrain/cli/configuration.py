@@ -26,6 +26,9 @@ def make_parser() -> ArgumentParser:
     parser.add_argument("--config", action=ActionConfigFile, help="a YAML file; later arguments override it")
     parser.add_argument("--run", type=str | None, default=None, help="the run's folder; default runs/CONFIG'S NAME")
     parser.add_argument("--seed", type=int, default=0, help="of everything random")
+    parser.add_argument(
+        "--start_from", type=str | None, default=None, help="a snapshot or conversion whose weights a run begins with"
+    )
     parser.add_subclass_arguments(Schedule, "schedule", required=True)
     parser.add_subclass_arguments(Game, "game", required=True)
     parser.add_class_arguments(ShardDataModule, "data")

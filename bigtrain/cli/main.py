@@ -14,6 +14,7 @@ VERBS = {
     "shards": ("bigtrain.cli.shards", "build, index and verify the shards that training reads"),
     "fit": ("bigtrain.cli.fit", "train by a configuration; the same command resumes"),
     "sample": ("bigtrain.cli.sample", "make images with a run or a snapshot"),
+    "convert": ("bigtrain.cli.convert", "weights of other trainers into snapshots, snapshots into other formats"),
     "evaluate": ("bigtrain.cli.evaluate", "score a run, a snapshot or a folder of images"),
 }
 INTERRUPTED = 130

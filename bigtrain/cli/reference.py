@@ -25,7 +25,7 @@ def reference_shards(url: str | None, snapshot: Snapshot | None, resolution: int
     from bigtrain.data.shard_set import ShardSet  # noqa: PLC0415
     from bigtrain.storage import Storage  # noqa: PLC0415
 
-    url = url or (snapshot.card.config["data"]["url"] if snapshot else None)
+    url = url or (snapshot.card.config.get("data", {}).get("url") if snapshot else None)
     if url is None:
         raise ValueError("--reference URL is needed: the shards of real images to compare with")
     if not isinstance(url, str):
@@ -35,7 +35,7 @@ def reference_shards(url: str | None, snapshot: Snapshot | None, resolution: int
     resolution = resolution or max(manifest.resolutions, default=0)
     if not manifest.has(resolution):
         raise ValueError(f"--reference (={url!r}) has resolutions {manifest.resolutions}, not the needed {resolution}")
-    data = snapshot.card.config["data"] if snapshot else {}
+    data = snapshot.card.config.get("data", {}) if snapshot else {}
     accepted = Budget()  # of damage, as the training accepted it
     budget = Budget(
         data.get("max_bad_samples", accepted.max_sample_share), data.get("max_bad_shards", accepted.max_shards)

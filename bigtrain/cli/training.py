@@ -24,6 +24,7 @@ from bigtrain.checkpoints import Checkpoints
 from bigtrain.cli.rollbacks import Rollbacks
 from bigtrain.cli.run_folder import RunFolder
 from bigtrain.cli.settings import WandB
+from bigtrain.cli.start import begin_from
 from bigtrain.data.datamodule import ShardDataModule
 from bigtrain.games import AdversarialGame
 from bigtrain.games.player import NonFiniteError
@@ -76,7 +77,10 @@ class Training:
         return self.game.clock.images_seen >= self.game.schedule.total_images
 
     def resume(self) -> None:
-        """Goes to the newest good checkpoint, or to the beginning; what was recorded after it is forgotten."""
+        """Goes to the newest good checkpoint, or to the beginning; what was recorded after it is forgotten.
+
+        Only the beginning looks at `start_from`.
+        """
         checkpoint = self.checkpoints.load(self.rollbacks.place())
         if checkpoint is not None:
             if checkpoint.facts["manifest"] != self.data.shards.hash:
@@ -87,6 +91,10 @@ class Training:
                 )
             self.game.load_training_state(checkpoint.tensors, checkpoint.images_seen)
             self.data.faults.load(checkpoint.facts.get("quarantine", {"shards": [], "samples": []}))
+        elif self.built.start_from is not None:
+            said = begin_from(self.built.start_from, self.game, self.config)
+            for line in said if self.world.is_first else []:
+                _say(line)
         self.rollbacks.apply(self.game)
         if self.world.is_first:
             self.folder.write_config(self.config)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, cast
 
 import torch
@@ -19,6 +19,7 @@ from bigtrain.games.checks import (
     check_kinds,
     check_players,
     check_schedule,
+    difference,
 )
 from bigtrain.games.ema import EMA
 from bigtrain.games.loss_scale import LossScale
@@ -91,6 +92,31 @@ class AdversarialGame(Game):
         check_batches(self.schedule, self.accumulation, self.discriminator_network.batch_group, parallel.world)
         super().spread_over(parallel)
         self.average_spread = parallel.spread(self.ema.network.to(parallel.device))
+
+    def begin_with(self, generator: Mapping[str, Tensor], discriminator: Mapping[str, Tensor] | None = None) -> None:
+        """Puts weights in the place of the first ones, before anything is trained; the average begins with them too.
+
+        Args:
+            generator: whole tensors, by the names of the network.
+            discriminator: the same; None: it stays as it was made.
+
+        Raises:
+            ValueError: if they are of other networks.
+        """
+        for name, network, state in (
+            ("generator", self.generator.network, generator),
+            ("generator", self.ema.network, generator),
+            ("discriminator", self.discriminator.network, discriminator),
+        ):
+            if state is None:
+                continue
+            targets = network.state_dict()
+            there, here = ({key: tuple(value.shape) for key, value in found.items()} for found in (state, targets))
+            wrong = difference(there, here)
+            if wrong is not None:
+                raise ValueError(f"its {name} is another network than this {type(network).__name__}: {wrong}")
+            for key, target in targets.items():
+                self.parallel.load(target, state[key])
 
     def scale_losses(self) -> None:
         """Gives each player a loss scale of its own, which float16 needs; before anything is trained or loaded."""

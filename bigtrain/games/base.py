@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bigtrain import randomness
 from bigtrain.clock import Clock
+from bigtrain.games.checks import difference
 from bigtrain.games.player import Player
 from bigtrain.runtime.parallel import Parallel, Piece
 from bigtrain.sampling.latents import Inputs
@@ -127,14 +128,10 @@ class Game(LightningModule, ABC):
             ValueError: if the tensors are of other networks.
         """
         state = {f"networks/{name}": value for name, value in self.state_dict().items()}
-        expected = {name: tuple(value.shape) for name, value in state.items()}
         found = {name: tuple(tensors[name].shape) for name in tensors if name.startswith("networks/")}
-        wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
-        if wrong:
-            raise ValueError(
-                f"the checkpoint is of other networks: {wrong[0]} is {found.get(wrong[0], 'missing')} in it and "
-                f"{expected.get(wrong[0], 'missing')} here ({len(wrong)} such tensors); resume with the run's config"
-            )
+        wrong = difference(found, {name: tuple(value.shape) for name, value in state.items()})
+        if wrong is not None:
+            raise ValueError(f"the checkpoint is of other networks: {wrong}; resume with the run's config")
         for name, target in state.items():
             self.parallel.load(target, tensors[name])
         for name, player in self.players.items():

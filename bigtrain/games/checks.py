@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from bigtrain.networks import Discriminator, Generator
 from bigtrain.networks.base import Network
 from bigtrain.regularizers import Regularizer
@@ -107,3 +109,15 @@ def check_batches(schedule: Schedule, accumulation: int, group: int, world: int 
 def _multiples(value: int, of: int) -> str:
     """The multiples next to a value, for a message."""
     return " or ".join(str(m) for m in (value // of * of, (value // of + 1) * of) if m)
+
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def difference(there: Shapes, here: Shapes) -> str | None:
+    """The first of a network's tensors that is missing, left over or of another shape; None if there is none."""
+    wrong = sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))
+    if not wrong:
+        return None
+    found, expected = (shapes.get(wrong[0], "missing") for shapes in (there, here))
+    return f"{wrong[0]} is {found} in it and {expected} here ({len(wrong)} such tensors)"

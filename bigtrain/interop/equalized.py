@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-import torch
 from torch import Tensor
 
 from bigtrain.interop.conversion import Part
+from bigtrain.interop.names import arguments_of, class_name, network_of
 from bigtrain.networks.base import Network
 
 N = TypeVar("N", bound=Network)
@@ -33,20 +32,6 @@ class Constants:
         """Of a layer's weight and of its bias."""
         scale = math.sqrt(2 / fan_in) if self.weights else 1.0
         return scale, scale if self.biases else 1.0
-
-
-def is_state(state: Any) -> bool:
-    """Whether it maps names to tensors."""
-    found = state.items() if isinstance(state, Mapping) else ()
-    return bool(found) and all(isinstance(name, str) and isinstance(value, Tensor) for name, value in found)
-
-
-def plain(state: Any, where: str) -> dict[str, Tensor]:
-    """The tensors of a state dict, without the `module.` of a data-parallel wrapper before all of their names."""
-    if not is_state(state):
-        raise ValueError(f"{where} is not a state dict: it must map names to tensors")
-    wrapped = all(name.startswith("module.") for name in state)
-    return {name.removeprefix("module.") if wrapped else name: value.detach() for name, value in state.items()}
 
 
 def widths(state: Mapping[str, Tensor], pattern: str, dim: int, where: str) -> list[int]:
@@ -122,9 +107,8 @@ def _ratios(network: Network, name: str, constants: Constants) -> dict[str, floa
 
 def part(kind: type[N], init_args: dict[str, Any]) -> tuple[N, dict[str, Any]]:
     """A network without memory for its weights, and how a card names it."""
-    with torch.device("meta"):
-        network = kind(**init_args)
-    return network, {"class_path": f"bigtrain.networks.{kind.__name__}", "init_args": init_args}
+    card = {"class_path": f"bigtrain.networks.{kind.__name__}", "init_args": init_args}
+    return cast(N, network_of(card)), card
 
 
 def arguments(part: Part, kind: type[Network], required: Mapping[str, Any], target: str) -> dict[str, Any]:
@@ -136,11 +120,9 @@ def arguments(part: Part, kind: type[Network], required: Mapping[str, Any], targ
         required: values of arguments without which the format cannot say what the network does.
         target: the format's name, for messages.
     """
-    name = str(part.network["class_path"])
-    if name.rpartition(".")[2] != kind.__name__:
-        raise ValueError(f"{name} cannot be written as {target}: it must be a {kind.__name__}")
-    defaults = {key: parameter.default for key, parameter in inspect.signature(kind).parameters.items()}
-    found = defaults | part.network["init_args"]
+    if class_name(part.network) != kind.__name__:
+        raise ValueError(f"{part.network['class_path']} cannot be written as {target}: it must be a {kind.__name__}")
+    found = arguments_of(part.network)
     for key, value in required.items():
         if found[key] != value:
             raise ValueError(f"{key} (={found[key]!r}) of the {kind.__name__} must be {value!r} to be {target}")

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from bigtrain.interop.conversion import Conversion, Part
-from bigtrain.interop.equalized import Constants, check_names, part, plain, read_layers, widths
+from bigtrain.interop.equalized import Constants, check_names, part, read_layers, widths
+from bigtrain.interop.names import state_of
 from bigtrain.networks import ProgressiveDiscriminator, ProgressiveGenerator
 
 #: Its losses, and whether the generator ends with a tanh under them.
@@ -121,7 +122,7 @@ class _Config:
 
 def _named(state: Any, where: str) -> dict[str, Tensor]:
     """Its tensors as `formatLayer.weight`: older files have not the `module` of its wrapper in their names."""
-    return {key.replace(".module.", "."): value for key, value in plain(state, where).items()}
+    return {key.replace(".module.", "."): value for key, value in state_of(state, where).items()}
 
 
 def _generator(state: dict[str, Tensor], config: _Config, where: str) -> tuple[Part, int]:

@@ -20,13 +20,12 @@ from bigtrain.interop.equalized import (
     Constants,
     arguments,
     check_names,
-    is_state,
     part,
-    plain,
     read_layers,
     widths,
     write_layers,
 )
+from bigtrain.interop.names import state_of
 from bigtrain.networks import ProgressiveDiscriminator, ProgressiveGenerator
 
 EMBEDDER = "label_embedder.weight"
@@ -93,8 +92,8 @@ def _generator(content: Mapping[str, Any], equalized: bool) -> tuple[Part, int]:
         state, equalized = _saved(content[name], name)
         return _generator_part(state, 3, equalized, name)
     where = "the file"
-    if is_state(content):
-        state = plain(content, where)
+    if content and all(isinstance(value, Tensor) for value in content.values()):
+        state = state_of(content, where)
         if "initial_block.conv_1.deconv.weight" in state:
             raise ValueError("this generator is of pro-gan-pth 1, whose files lack the scales of its layers")
         if f"{FIRST[2]}.weight" in state:
@@ -109,7 +108,7 @@ def _saved(saved: Any, where: str) -> tuple[dict[str, Tensor], bool]:
     """The state dict of a network, and whether its learning rate is equalized."""
     if not isinstance(saved, Mapping) or "conf" not in saved or "state_dict" not in saved:
         raise ValueError(f"{where} must hold 'conf' and 'state_dict', as pro_gan_pytorch saves it")
-    return plain(saved["state_dict"], where), bool(saved["conf"].get("use_eql", True))
+    return state_of(saved["state_dict"], where), bool(saved["conf"].get("use_eql", True))
 
 
 def _generator_part(state: dict[str, Tensor], version: int, equalized: bool, where: str) -> tuple[Part, int]:

@@ -2,7 +2,7 @@
 
 from bigtrain.networks.base import Discriminator, Generator
 from bigtrain.networks.biggan import BigGANDiscriminator, BigGANGenerator
-from bigtrain.networks.biggan_deep import BigGANDeepDiscriminator, BigGANDeepGenerator
+from bigtrain.networks.biggan_deep import BigGANDeepDiscriminator, BigGANDeepGenerator, DeepGenerator
 from bigtrain.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from bigtrain.networks.progressive import ProgressiveDiscriminator, ProgressiveGenerator
 from bigtrain.networks.resnet import SNGANDiscriminator, SNGANGenerator, WGANGPDiscriminator, WGANGPGenerator
@@ -15,6 +15,7 @@ __all__ = [
     "BigGANGenerator",
     "DCGANDiscriminator",
     "DCGANGenerator",
+    "DeepGenerator",
     "Discriminator",
     "Generator",
     "ProgressiveDiscriminator",

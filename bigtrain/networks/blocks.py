@@ -34,6 +34,11 @@ def _conv2d(in_channels: int, out_channels: int, kernel: int) -> nn.Module:
 PLAIN = Kind(_conv2d, nn.Linear, nn.Embedding)
 
 
+def kind_of(sn_eps: float | None) -> Kind:
+    """Layers with spectral norm of that ε, or without it."""
+    return PLAIN if sn_eps is None else spectral(sn_eps)
+
+
 def spectral(eps: float) -> Kind:
     """Layers with spectral norm of that ε."""
     return Kind(*(partial(layer, eps=eps) for layer in (SpectralConv2d, SpectralLinear, SpectralEmbedding)))
@@ -102,12 +107,12 @@ class DiscriminatorBlock(nn.Module):
 
 
 def self_attention(at: list[int], channels: dict[int, int], sn_eps: float | None) -> nn.ModuleDict:
-    """Self-attention, which always has spectral norm, by resolution.
+    """Self-attention by resolution.
 
     Args:
         at: resolutions.
         channels: at all resolutions where it may stand.
-        sn_eps: ε of spectral norm; None for its own default.
+        sn_eps: ε of spectral norm; None: there is none.
 
     Raises:
         ValueError: if it may not stand there, or there are too few channels.
@@ -117,5 +122,22 @@ def self_attention(at: list[int], channels: dict[int, int], sn_eps: float | None
     narrow = [resolution for resolution in at if channels[resolution] < 8]
     if narrow:
         raise ValueError(f"attention (={at}) needs at least 8 channels, at {narrow} there are fewer: raise width")
-    eps = {} if sn_eps is None else {"sn_eps": sn_eps}
-    return nn.ModuleDict({str(resolution): SelfAttention2d(channels[resolution], **eps) for resolution in at})
+    return nn.ModuleDict({str(resolution): SelfAttention2d(channels[resolution], sn_eps) for resolution in at})
+
+
+def attention_after_blocks(after: list[int], channels: list[int], sn_eps: float | None) -> dict[str, SelfAttention2d]:
+    """Self-attention by the block behind which it stands, where the resolution does not tell which one is meant.
+
+    Args:
+        after: numbers of blocks, the first is 1.
+        channels: that each of the blocks gives.
+        sn_eps: ε of spectral norm; None: there is none.
+
+    Raises:
+        ValueError: if there is no such block, or it gives too few channels.
+    """
+    wrong = [number for number in after if not 1 <= number <= len(channels) or channels[number - 1] < 8]
+    if wrong:
+        valid = [number for number, count in enumerate(channels, start=1) if count >= 8]
+        raise ValueError(f"attention_after (={after}) must name blocks of at least 8 channels, among {valid}")
+    return {f"after_{number}": SelfAttention2d(channels[number - 1], sn_eps) for number in after}

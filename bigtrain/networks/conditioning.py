@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from bigtrain.networks.base import Discriminator, Generator
 from bigtrain.networks.blocks import Kind
 from bigtrain.networks.initialisers import Init, initialise, initialise_embedding
+from bigtrain.networks.layers import LinearFromZero
 
 Conditioning = Literal["projection", "concatenation", "classifier", "none"]
 
@@ -29,8 +30,11 @@ class OneHotGenerator(Generator):
         return F.one_hot(label, self.num_classes).to(next(self.parameters()).dtype)
 
 
-class SharedEmbeddingGenerator(Generator):
-    """A generator all of whose blocks see one embedding of the classes (arXiv 1809.11096, section 3)."""
+class SharedEmbeddingGenerator(OneHotGenerator):
+    """A generator all of whose blocks see one embedding of the classes (arXiv 1809.11096, section 3).
+
+    Without the embedding they see the classes one-hot.
+    """
 
     shared: nn.Embedding | None
 
@@ -38,6 +42,9 @@ class SharedEmbeddingGenerator(Generator):
         initialise(self, init)
         if self.shared is not None:
             initialise_embedding(self.shared, init)
+        for module in self.modules():
+            if isinstance(module, LinearFromZero):  # gains and biases without spectral norm; they do not start from 0
+                initialise_embedding(module, init)
 
     def embed_label(self, label: Tensor) -> Tensor:
         if self.shared is None:
@@ -46,7 +53,7 @@ class SharedEmbeddingGenerator(Generator):
 
     def _seen_of(self, label: Tensor | None) -> list[Tensor]:
         """The vectors of the labels, or nothing without classes."""
-        return [] if self.shared is None else [self.embed_label(self.needed_label(label))]
+        return [self.embed_label(self.needed_label(label))] if self.num_classes else []
 
 
 class LabelledDiscriminator(Discriminator):

@@ -95,7 +95,7 @@ class DCGANGenerator(OneHotGenerator):
         condition = seen if self.conditioning == "batch_norm" else []
         if self.conditioning == "concatenation":
             latent = torch.cat((latent, *seen), dim=1)  # [n, latent_dim + num_classes]
-        x = self.first(latent).reshape(len(latent), -1, 4, 4)  # [n, channels, 4, 4]
+        x = self.first(latent).unflatten(1, (-1, 4, 4))  # [n, channels, 4, 4]
         for block in self.blocks:
             x = self.through(block, x, *condition)
         return torch.tanh(x)

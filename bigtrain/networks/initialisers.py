@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from bigtrain.networks.layers import SpectralNorm
+from bigtrain.networks.layers import LinearFromZero, SpectralNorm
 
 Init = Literal["orthogonal", "normal", "xavier"]
 
@@ -38,6 +38,6 @@ def initialise(network: nn.Module, init: Init) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def initialise_embedding(embedding: nn.Embedding, init: Init) -> None:
+def initialise_embedding(embedding: nn.Embedding | LinearFromZero, init: Init) -> None:
     """The same for a table of vectors without spectral norm, which `xavier` draws from N(0, 0.02²) as `normal` does."""
     _DRAW["orthogonal" if init == "orthogonal" else "normal"](embedding.weight)

@@ -243,7 +243,7 @@ def _batch_norm(
     return normalized.to(x.dtype)
 
 
-class _LinearFromZero(nn.Module):
+class LinearFromZero(nn.Module):
     """A linear map without bias that is 0 at first."""
 
     def __init__(self, in_features: int, out_features: int) -> None:
@@ -259,20 +259,30 @@ class ConditionalBatchNorm2d(nn.Module):
 
     Both maps are under spectral norm of ε `sn_eps`. If that is None they are not, and start from 0: with one-hot labels
     as conditions each class then has a gain and a bias of its own (after Dumoulin et al., arXiv 1610.07629).
+
+    With `gain_added` the gain is added instead of multiplied: what BigGAN-PyTorch's synchronised batch norm does when
+    it is not synchronised, on which the weights of such a run depend.
     """
 
     running_mean: Tensor
     running_var: Tensor
     gather: Gather | None = None
 
-    def __init__(self, channels: int, condition_dim: int, eps: float = 1e-5, sn_eps: float | None = 1e-6) -> None:
+    def __init__(
+        self,
+        channels: int,
+        condition_dim: int,
+        eps: float = 1e-5,
+        sn_eps: float | None = 1e-6,
+        gain_added: bool = False,
+    ) -> None:
         super().__init__()
-        linear = _LinearFromZero if sn_eps is None else partial(SpectralLinear, bias=False, eps=sn_eps)
+        linear = LinearFromZero if sn_eps is None else partial(SpectralLinear, bias=False, eps=sn_eps)
         self.gain = linear(condition_dim, channels)
         self.bias = linear(condition_dim, channels)
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
-        self.eps = eps
+        self.eps, self.gain_added = eps, gain_added
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         if self.training:
@@ -280,7 +290,8 @@ class ConditionalBatchNorm2d(nn.Module):
         else:
             x = F.batch_norm(x, self.running_mean, self.running_var, eps=self.eps)
         gain = 1 + self.gain(condition)[:, :, None, None]
-        return x * gain + self.bias(condition)[:, :, None, None]
+        scaled = x + gain if self.gain_added else x * gain
+        return scaled + self.bias(condition)[:, :, None, None]
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -300,14 +311,18 @@ class BatchNorm2d(nn.BatchNorm2d):
 
 
 class SelfAttention2d(nn.Module):
-    """Self-attention over pixels (Zhang et al., arXiv 1805.08318), keys and values pooled 2 × 2, with a gate from 0."""
+    """Self-attention over pixels (Zhang et al., arXiv 1805.08318), keys and values pooled 2 × 2, with a gate from 0.
 
-    def __init__(self, channels: int, sn_eps: float = 1e-6) -> None:
+    Its convolutions are under spectral norm of ε `sn_eps`, unless that is None.
+    """
+
+    def __init__(self, channels: int, sn_eps: float | None = 1e-6) -> None:
         super().__init__()
-        self.theta = SpectralConv2d(channels, channels // 8, 1, bias=False, eps=sn_eps)
-        self.phi = SpectralConv2d(channels, channels // 8, 1, bias=False, eps=sn_eps)
-        self.g = SpectralConv2d(channels, channels // 2, 1, bias=False, eps=sn_eps)
-        self.o = SpectralConv2d(channels // 2, channels, 1, bias=False, eps=sn_eps)
+        conv = nn.Conv2d if sn_eps is None else partial(SpectralConv2d, eps=sn_eps)
+        self.theta = conv(channels, channels // 8, 1, bias=False)
+        self.phi = conv(channels, channels // 8, 1, bias=False)
+        self.g = conv(channels, channels // 2, 1, bias=False)
+        self.o = conv(channels // 2, channels, 1, bias=False)
         self.gamma = nn.Parameter(torch.zeros(1))  # not a scalar: it can be sharded
 
     def forward(self, x: Tensor) -> Tensor:

@@ -94,7 +94,7 @@ class _FirstGeneratorBlock(nn.Module):
         self.leak, self.norm = leak, norm
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.dense(x).reshape(len(x), -1, 4, 4)  # [n, channels, 4, 4]
+        x = self.dense(x).unflatten(1, (-1, 4, 4))  # [n, channels, 4, 4]
         x = F.leaky_relu(x, self.leak)
         x = pixel_norm(x) if self.norm else x
         return pixel_norm(F.leaky_relu(self.conv(x), self.leak))

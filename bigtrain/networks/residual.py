@@ -11,7 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bigtrain.networks.blocks import PLAIN, DiscriminatorBlock, GeneratorBlock, Norm, self_attention, spectral
+from bigtrain.networks.blocks import (
+    DiscriminatorBlock,
+    GeneratorBlock,
+    Norm,
+    attention_after_blocks,
+    kind_of,
+    self_attention,
+)
 from bigtrain.networks.conditioning import Conditioning, LabelledDiscriminator, OneHotGenerator
 from bigtrain.networks.initialisers import Init, initialise
 from bigtrain.networks.layers import BatchNorm2d, ConditionalBatchNorm2d
@@ -56,7 +63,7 @@ class ResidualGenerator(OneHotGenerator):
         sn_eps: float | None,
     ) -> None:
         super().__init__(resolution, image_channels, num_classes, latent_dim)
-        kind = PLAIN if sn_eps is None else spectral(sn_eps)
+        kind = kind_of(sn_eps)
         norm: Norm = partial(BatchNorm2d, eps=bn_eps)
         if num_classes:
             norm = partial(ConditionalBatchNorm2d, condition_dim=num_classes, eps=bn_eps, sn_eps=None)
@@ -70,7 +77,7 @@ class ResidualGenerator(OneHotGenerator):
 
     def forward(self, latent: Tensor, label: Tensor | None = None) -> Tensor:
         condition = [self.embed_label(self.needed_label(label))] if self.num_classes else []  # [n, num_classes]
-        x = self.first(latent).reshape(len(latent), -1, 4, 4)  # [n, channels, 4, 4]
+        x = self.first(latent).unflatten(1, (-1, 4, 4))  # [n, channels, 4, 4]
         for block in self.blocks:
             x = self.through(block, x, *condition)
             if str(x.shape[-1]) in self.attention:
@@ -95,6 +102,7 @@ class ResidualDiscriminator(LabelledDiscriminator):
         residual_gain: what the initial 3 × 3 weights of the blocks are multiplied with.
         sn_eps: ε of spectral norm; None: there is none.
         init: of the weights.
+        attention_after: blocks, counted from 1, after which self-attention stands too.
     """
 
     def __init__(
@@ -112,14 +120,16 @@ class ResidualDiscriminator(LabelledDiscriminator):
         residual_gain: float,
         sn_eps: float | None,
         init: Init = "xavier",
+        attention_after: list[int] = [],  # noqa: B006 (read only)
     ) -> None:
         super().__init__(resolution, image_channels, num_classes, conditioning)
-        kind = PLAIN if sn_eps is None else spectral(sn_eps)
+        kind = kind_of(sn_eps)
         self.blocks = nn.ModuleList(
             DiscriminatorBlock(a, b, kind, first=i == 0, down=i < downs, thin=thin, norm=norm)
             for i, (a, b) in enumerate(self._block_channels([image_channels, *channels]))
         )
         self.attention = self_attention(attention, {resolution >> (i + 1): channels[i] for i in range(downs)}, sn_eps)
+        self.attention.update(attention_after_blocks(attention_after, channels, sn_eps))
         self.pool = pool
         self._make_head(channels[-1], kind)
         initialise(self, init)
@@ -131,6 +141,8 @@ class ResidualDiscriminator(LabelledDiscriminator):
             x = self.through(block, self._beside_label(index, x, label))
             if block.down and str(x.shape[-1]) in self.attention:
                 x = self.attention[str(x.shape[-1])](x)
+            if f"after_{index + 1}" in self.attention:
+                x = self.attention[f"after_{index + 1}"](x)
         x = F.relu(x)
         features = x.sum(dim=(2, 3)) if self.pool == "sum" else x.mean(dim=(2, 3))  # [n, channels]
         return self._logits(features, label)

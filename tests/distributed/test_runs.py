@@ -82,6 +82,23 @@ def test_ranks_end_where_one_process_does(strategy, config, undisturbed, tmp_pat
             assert ours[name] == (value if isinstance(value, (int, str)) else pytest.approx(value, rel=1e-3, abs=1e-4))
 
 
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_ranks_begin_where_one_process_does(strategy, config, undisturbed, tmp_path):
+    """With the weights of another run; with those of seed 9 they would be elsewhere."""
+    ends = {}
+    for name, options in (("one", ()), ("ranks", (*TWO, "--compute.strategy", strategy))):
+        begin_there = ("--seed", 9, "--schedule.total_kimg", 0.032, "--start_from", undisturbed)
+        result = bigtrain("fit", "--config", config, "--run", tmp_path / name, *begin_there, *options)
+        assert result.returncode == 0, result.stderr
+        assert f"beginning with {undisturbed}" in result.stderr
+        ends[name] = end_of(tmp_path / name)
+    for name, value in ends["one"].items():
+        if name.startswith("networks/"):
+            assert torch.allclose(ends["ranks"][name], value, rtol=1e-4, atol=1e-4), name
+    far = end_of(undisturbed)["networks/discriminator.network.blocks.1.conv1.weight"]  # of 8², not yet trained again
+    assert torch.equal(ends["ranks"]["networks/discriminator.network.blocks.1.conv1.weight"], far)
+
+
 def test_elastic_resume_keeps_everything(config, undisturbed, tmp_path):
     """1 → 2 → 4 (sharded) → 1 ranks."""
     run = tmp_path / "run"

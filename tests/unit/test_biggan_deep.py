@@ -4,19 +4,19 @@ import pytest
 import torch
 from torch import nn
 
-from bigtrain.networks import BigGANDeepDiscriminator, BigGANDeepGenerator
+from bigtrain.networks import BigGANDeepDiscriminator, BigGANDeepGenerator, DeepGenerator
 from tests.unit.tiny import biggan_deep_game, play
 
 CLASSES = [0, 3]
 SMALL = {"width": 4, "attention": [16]}
 
 
-def networks(num_classes=3, depth=2, **options):
+def networks(num_classes=3, depth=2, attention_of_d=(), **options):
     torch.manual_seed(0)
     sizes = {"depth": depth, **SMALL, **options}
     return (
         BigGANDeepGenerator(32, 1, num_classes, 6, 5, **sizes),
-        BigGANDeepDiscriminator(32, 1, num_classes, **sizes),
+        BigGANDeepDiscriminator(32, 1, num_classes, **sizes, attention_after=list(attention_of_d)),
     )
 
 
@@ -167,6 +167,53 @@ def test_a_step_stays_finite_and_trains_both():
     assert all(value.isfinite().all() for value in after.values())
     for player in ("generator", "discriminator"):
         assert not torch.equal(before[f"{player}.network.first.weight"], after[f"{player}.network.first.weight"])
+
+
+def test_blocks_given_one_by_one_are_the_same_generator():
+    torch.manual_seed(0)
+    generator = BigGANDeepGenerator(32, 1, 3, 6, 5, **SMALL).eval()
+    torch.manual_seed(0)
+    same = DeepGenerator(32, 1, 3, 6, 5, [16] * 7, [False, True] * 3, attention=[4]).eval()
+    latent, label = inputs(generator)
+    assert torch.equal(generator(latent, label), same(latent, label))
+    assert generator.state_dict().keys() == same.state_dict().keys()
+
+
+def test_blocks_of_any_widths_with_attention_before_them_all():
+    generator = DeepGenerator(16, 1, 0, 6, 5, [32, 16, 16, 8], [False, True, True], attention=[0, 2, 3], sn_eps=None)
+    for attention in generator.attention.values():
+        nn.init.ones_(attention.gamma)
+    latent, _ = inputs(generator)
+    images, after, attended = sizes_within(generator, latent)
+    assert (images.shape, after, attended) == ((4, 1, 16, 16), [4, 8, 16], [(0, 4), (2, 8), (3, 16)])
+    images.sum().backward()
+    assert all(parameter.grad.any() for parameter in generator.parameters())
+
+
+@pytest.mark.parametrize(
+    ("channels", "doubles", "attention", "named"),
+    [
+        ([16, 16], [True], [], r"resolution \(=16\)"),
+        ([16, 16], [True, True], [], r"channels \(=\[16, 16\]\)"),
+        ([8, 8, 16], [True, True], [], "must not grow"),
+        ([8, 3, 3], [True, True], [], "4 or more"),
+        ([16, 16, 16], [True, True], [3], r"attention \(=\[3\]\)"),
+        ([16, 16, 16, 16], [True, True, False], [2, 3], "one at a resolution"),
+    ],
+)
+def test_blocks_that_do_not_fit_are_named(channels, doubles, attention, named):
+    with pytest.raises(ValueError, match=named):
+        DeepGenerator(16, 1, 0, 6, 5, channels, doubles, attention)
+
+
+def test_attention_behind_numbered_blocks():
+    _, discriminator = networks(attention_of_d=[2, 5])
+    images = torch.randn(2, 1, 32, 32)
+    _, after, attended = sizes_within(discriminator, images, torch.arange(2))
+    assert after == [16, 16, 8, 8, 8, 8]
+    assert sorted(attended) == [(2, 16), (2, 16), (5, 8)]
+    with pytest.raises(ValueError, match=r"attention_after \(=\[7\]\) .* among \[1, 2, 3, 4, 5, 6\]"):
+        networks(attention_of_d=[7])
 
 
 @pytest.mark.parametrize("kind", [BigGANDeepGenerator, BigGANDeepDiscriminator])

@@ -9,6 +9,7 @@ from bigtrain.networks import (
     ProgressiveDiscriminator,
     ProgressiveGenerator,
 )
+from bigtrain.networks.layers import ConditionalBatchNorm2d
 
 CLASSES = [0, 3]
 
@@ -122,6 +123,37 @@ def test_hierarchical_latents_reach_their_own_block_only():
     assert torch.equal(torch.cat((first, *conditions), dim=1), latent)
 
 
+def test_without_shared_embedding_each_class_has_gains_and_biases_of_its_own():
+    """As in BigGAN's CIFAR-10 run: drawn from N(0, 0.02²), without spectral norm, and one-hot labels can be mixed."""
+    torch.manual_seed(0)
+    generator = BigGANGenerator(32, 3, 10, 8, 0, 8, hierarchical=False, attention=[16], init="normal").eval()
+    gain = generator.blocks[0].norm1.gain.weight
+    assert gain.shape == (32, 10)
+    assert gain.std().item() == pytest.approx(0.02, rel=0.2)
+    latent, label = torch.randn(4, 8), torch.arange(4)
+    images = generator(latent, label)
+    assert torch.equal(images, generator(latent, torch.nn.functional.one_hot(label, 10).float()))
+    assert not torch.allclose(images, generator(latent, label + 1), atol=1e-4)
+    with torch.no_grad():
+        for block in generator.blocks:
+            for norm in (block.norm1, block.norm2):
+                norm.gain.weight[:, 5:] = norm.gain.weight[:, :5]
+                norm.bias.weight[:, 5:] = norm.bias.weight[:, :5]
+    torch.testing.assert_close(generator(latent, label), generator(latent, label + 5))
+
+
+def test_a_gain_may_be_added_and_norms_have_an_epsilon_of_their_own():
+    norm = ConditionalBatchNorm2d(4, 3, sn_eps=None, gain_added=True).eval()
+    norm.gain.weight.data.normal_()
+    norm.bias.weight.data.normal_()
+    x, condition = torch.randn(2, 4, 5, 5), torch.randn(2, 3)
+    expected = x / (1 + 1e-5) ** 0.5 + 1 + (condition @ (norm.gain.weight + norm.bias.weight).T)[:, :, None, None]
+    torch.testing.assert_close(norm(x, condition), expected)
+    generator = BigGANGenerator(32, 3, 2, 8, 4, 4, attention=[], bn_eps=1e-3, last_bn_eps=1e-5, sn_eps=None)
+    assert (generator.blocks[0].norm1.eps, generator.last_norm.eps) == (1e-3, 1e-5)
+    assert not any(name.endswith(".u") for name in generator.state_dict())
+
+
 @pytest.mark.parametrize(
     ("make", "named"),
     [
@@ -136,6 +168,8 @@ def test_hierarchical_latents_reach_their_own_block_only():
         (lambda: BigGANGenerator(16), "resolution"),
         (lambda: BigGANGenerator(32, latent_dim=121, attention=[]), "latent_dim"),
         (lambda: BigGANGenerator(32, attention=[64]), "attention"),
+        (lambda: BigGANGenerator(32, 3, 10, shared_dim=0, attention=[]), "shared_dim"),
+        (lambda: BigGANDiscriminator(32, width=8, attention=[], attention_after=[5]), "attention_after"),
         (lambda: BigGANDiscriminator(32, attention=[4]), "attention"),
         (lambda: BigGANGenerator(32, attention=[], init="zero"), "init"),
     ],

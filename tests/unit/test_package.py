@@ -47,7 +47,16 @@ raise SystemExit(code)
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["--help"], ["--version"], ["shards", "build", "--help"], ["sample", "-h"], ["evaluate", "-h"]]
+    "arguments",
+    [
+        [],
+        ["--help"],
+        ["--version"],
+        ["shards", "build", "--help"],
+        ["sample", "-h"],
+        ["evaluate", "-h"],
+        ["convert", "-h"],
+    ],
 )
 def test_help_answers_without_importing_torch(arguments: list[str]) -> None:
     done = subprocess.run(

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import pytest
 
-from bigtrain.cli import evaluate, sample, shards
+from bigtrain.cli import convert, evaluate, sample, shards
 from bigtrain.cli.configuration import make_parser, parse
 from bigtrain.cli.main import VERBS
 from tests.runs import ENVIRONMENT, ROOT
@@ -63,6 +63,8 @@ def check(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         assert parse(make_parser(), [word for word in rest if word != "--print_config"]).config
     elif verb == "sample":
         sample._settle(sample._parser().parse_args(rest))
+    elif verb == "convert":
+        convert.check(convert._parser().parse_args(rest))
     else:
         assert verb == "evaluate"
         evaluate._parser().parse_args(rest)
@@ -87,6 +89,7 @@ def test_every_verb_is_shown() -> None:
         "bigtrain fit --config configs/quickstart.yaml \\\n  --schedule.total_king 5",
         "bigtrain sample runs/a --num 100  # without --out",
         "bigtrain sample runs/a --out a.png --kind walk",
+        "bigtrain convert runs/a a.png --to onnx",
         "bigtrain evaluate runs/a --metric fid --numb 3",
     ],
 )

@@ -16,10 +16,6 @@ from tests.unit.recipes import PLAYERS, RECIPES, commands, costs, header, make, 
 from tests.unit.test_readme import check
 
 FIELDS = {"Source", "Command", "Size", "Hardware", "Time", "Departures"}
-# Its classes are to be seen one-hot by each batch norm, for which BigGANGenerator has no shared_dim of 0 yet.
-WAITS = {
-    "biggan_cifar10": pytest.mark.xfail(reason="BigGANGenerator has no mode without a shared embedding", strict=True)
-}
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -60,7 +56,7 @@ def test_a_header_with_a_wrong_command_would_be_found(monkeypatch):
         check(words[words.index("bigtrain") + 1 :], monkeypatch)
 
 
-@pytest.mark.parametrize("recipe", [pytest.param(recipe, marks=WAITS.get(recipe, ())) for recipe in RECIPES])
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_networks_at_full_size_are_as_large_as_the_header_says(recipe):
     generator, discriminator = networks(recipe)
     told = dict(line.split(": ") for line in header(recipe)["Size"].splitlines())
