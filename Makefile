@@ -8,7 +8,9 @@ INSTALLED := $(VENV)/.installed
 BENCHMARKS := $(filter-out %/__init__.py,$(wildcard tests/benchmarks/*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help install lint format test test-all benchmarks quickstart
+FASHION := dcgan sngan wgangp sagan progan biggan
+
+.PHONY: help install lint format test test-all benchmarks quickstart fashion
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1 \2/p' $(MAKEFILE_LIST) | while read -r name text; do \
@@ -50,3 +52,15 @@ quickstart: install ## from nothing to samples of handwritten digits, in minutes
 	made=$$($(BIN)/bigtrain sample runs/quickstart --num 100 --out runs/quickstart/grid.png); \
 	echo "quickstart took $$(($$(date +%s) - begun)) s after the installation"; \
 	echo "$$made"
+
+# Likewise. The images are those of Debian's package dataset-fashion-mnist. Two trainings at a time, with a core each:
+# with one thread the numbers do not depend on how many cores there are.
+fashion: install ## six networks on Fashion-MNIST, 20 minutes of one core each: README's table and curves
+	@set -e; export OMP_NUM_THREADS=1; \
+	$(BIN)/bigtrain shards build idx:/usr/share/datasets/fashion-mnist data/fashion --resolutions 4,8,16,32; \
+	echo $(FASHION) | xargs -n 1 | xargs -P 2 -I NAME \
+		$(BIN)/bigtrain fit --config configs/NAME_fashion32.yaml --run runs/fashion32/NAME; \
+	$(BIN)/bigtrain evaluate $(FASHION:%=runs/fashion32/%) --standing-stats 100 \
+		--truncation 0.1,0.3,0.5,0.7,1,1.5,2,none \
+		--table runs/fashion32/table.md --plot runs/fashion32/curves.png --json runs/fashion32/scores.json; \
+	cat runs/fashion32/table.md

@@ -35,6 +35,12 @@ def page(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
 
 
+def recipe(target: str) -> list[str]:
+    """The calls of bigtrain by which make makes a target."""
+    text = page("Makefile").split(f"\n{target}:")[1].split("\n\n")[0].replace("\\\n", " ")
+    return re.findall(r"\$\(BIN\)/bigtrain ([^;]+?)(?:\)?;|\)$)", text)
+
+
 class ParsedError(Exception):
     """The arguments were understood; what they ask for is not done."""
 
@@ -111,10 +117,21 @@ def test_make_has_the_targets(name: str) -> None:
 
 def test_make_quickstart_runs_what_parses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    lines = re.findall(r"\$\(BIN\)/bigtrain ([^;)]+)", page("Makefile"))
+    lines = recipe("quickstart")
     assert [line.split()[0] for line in lines] == ["shards", "fit", "sample"]
     for line in lines:
         check(shlex.split(line), monkeypatch)
+
+
+def test_make_fashion_trains_and_compares_all_of_its_configurations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    build, fit, evaluate = recipe("fashion")
+    check(shlex.split(build), monkeypatch)
+    check(shlex.split(evaluate), monkeypatch)
+    found = {path.stem.removesuffix("_fashion32") for path in (ROOT / "configs").glob("*_fashion32.yaml")}
+    assert found == set(re.findall(r"^FASHION := (.*)$", page("Makefile"), re.MULTILINE)[0].split())
+    for name in found:
+        check(shlex.split(fit.replace("NAME", name)), monkeypatch)
 
 
 @pytest.mark.parametrize("name", PAGES)
