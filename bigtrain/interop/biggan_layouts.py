@@ -49,17 +49,17 @@ def generator_layout(state: Mapping[str, Tensor], what: str) -> Layout:
         raise ValueError(f"{what} is a discriminator: give the folder that also holds its generator, or G.pth alone")
     count, deep = counted(state, r"blocks\.(\d+)\."), _is_deep(state)
     last = "conv4" if deep else "conv2"
-    first = needed(state, "blocks.0.0.conv1.weight", what).shape[1]
-    channels = [first, *(needed(state, f"blocks.{i}.0.{last}.weight", what).shape[0] for i in range(count))]
+    first = needed(state, "blocks.0.0.conv1.weight", what, 4).shape[1]
+    channels = [first, *(needed(state, f"blocks.{i}.0.{last}.weight", what, 4).shape[0] for i in range(count))]
     resolution, width, depth = _generator_size(channels, deep, what)
-    latent, rows = needed(state, "linear.weight", what).shape[1], state["linear.weight"].shape[0]
+    rows, latent = needed(state, "linear.weight", what, 2).shape
     if rows != 16 * channels[0]:
         raise ValueError(f"{what}: linear.weight has {rows} rows; only 16 (bottom_width 4) x {channels[0]} can be read")
-    condition = needed(state, "blocks.0.0.bn1.gain.weight", what)
-    shared = needed(state, "shared.weight", what).shape if "shared.weight" in state else None
+    condition = needed(state, "blocks.0.0.bn1.gain.weight", what, 2)
+    shared = needed(state, "shared.weight", what, 2).shape if "shared.weight" in state else None
     arguments: dict[str, Any] = {
         "resolution": resolution,
-        "image_channels": needed(state, "output_layer.2.weight", what).shape[0],
+        "image_channels": needed(state, "output_layer.2.weight", what, 4).shape[0],
         "num_classes": shared[0] if shared else condition.shape[0],
         "shared_dim": shared[1] if shared else 0,
         "width": width,
@@ -87,23 +87,24 @@ def discriminator_layout(state: Mapping[str, Tensor], what: str) -> Layout:
     depth = counted(state, r"blocks\.0\.(\d+)\.conv1") if deep else 1
     blocks = [f"blocks.{i}.{j}." for i in range(stages) for j in range(depth)]
     last = "conv4.weight" if deep else "conv2.weight"
-    given = [needed(state, name + last, what).shape[0] for name in blocks]
-    hidden = [needed(state, name + "conv1.weight", what).shape[0] for name in blocks]
+    given = [needed(state, name + last, what, 4).shape[0] for name in blocks]
+    hidden = [needed(state, name + "conv1.weight", what, 4).shape[0] for name in blocks]
     if not deep and hidden != given:
         raise ValueError(
             f"{what} is thin (D_thin): its blocks have {hidden} channels inside, not {given}; take G alone"
         )
-    channels = [needed(state, "input_conv.weight", what).shape[0], *given[::depth]] if deep else given
+    channels = [needed(state, "input_conv.weight", what, 4).shape[0], *given[::depth]] if deep else given
     resolution, width = _discriminator_size(channels, what)
     attended = [i for i in range(stages) if _has(state, f"blocks.{i}.{depth}.")]
     # Behind the blocks of a resolution that was halved, the resolution names it.
     named = {i: resolution >> (i + 1) for i in attended if i < DISCRIMINATOR_WIDTHS[resolution][1]}
-    if needed(state, "linear.weight", what).shape[0] != 1:
-        raise ValueError(f"{what}: linear.weight has {state['linear.weight'].shape[0]} rows (output_dim), not 1")
+    rows, _ = needed(state, "linear.weight", what, 2).shape
+    if rows != 1:
+        raise ValueError(f"{what}: linear.weight has {rows} rows (output_dim), not 1")
     arguments: dict[str, Any] = {
         "resolution": resolution,
         "image_channels": state["input_conv.weight" if deep else "blocks.0.0.conv1.weight"].shape[1],
-        "num_classes": needed(state, "embed.weight", what).shape[0],
+        "num_classes": needed(state, "embed.weight", what, 2).shape[0],
         "width": width,
         "attention": list(named.values()),
         "attention_after": [depth * (i + 1) for i in attended if i not in named],

@@ -199,6 +199,8 @@ def _turned(name: str, value: Tensor, layout: Layout, back: bool) -> Tensor:
         back: whether it becomes theirs.
     """
     conditional = re.fullmatch(r"blocks\.\d+\.0\.bn\d\.(gain|bias)\.weight", name)
+    if value.ndim != 2:  # which `renamed` refuses where it matters
+        return value
     if conditional and layout.one_hot:
         return value.T
     if layout.deep and (conditional or (name == "linear.weight" and "latent_dim" in layout.network["init_args"])):

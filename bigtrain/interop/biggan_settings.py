@@ -23,7 +23,13 @@ def settings_of(content: Any) -> dict[str, Any]:
     if not isinstance(content, Mapping):
         return {}
     config = content.get("config", {})
-    found = dict(config if isinstance(config, Mapping) else vars(config)) | {"itr": content.get("itr", 0)}
+    config = config if isinstance(config, Mapping) else getattr(config, "__dict__", None)
+    if config is None:
+        raise ValueError("state_dict: config must hold settings by name")
+    found = {**config, "itr": content.get("itr", 0)}
+    for name in ("itr", "BN_eps", "SN_eps"):
+        if not isinstance(found.get(name, 0), int | float):
+            raise ValueError(f"state_dict: {name} (={found[name]!r}) must be a number")
     for name, readable in (("norm_style", ("bn",)), ("G_nl", RELUS), ("D_nl", RELUS)):
         if found.get(name, readable[0]) not in readable:
             raise ValueError(f"state_dict: {name} (={found[name]!r}) cannot be read; only {', '.join(readable)}")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from bigtrain.interop.formats import Format
-from bigtrain.interop.unpickle import load_file
+from bigtrain.interop.unpickle import check_kind, load_file
 from bigtrain.storage import Storage
 
 #: What names of files end in; another name is a folder's.
@@ -81,4 +81,7 @@ def _there(storage: Storage, name: str) -> str | None:
 
 
 def _load(storage: Storage, name: str) -> Any:
-    return load_file(storage.read(name), storage.locate(name))
+    shown = storage.locate(name)
+    if storage.is_local:  # however large, it is not read for nothing; a web server may not know ranges
+        check_kind(bytes(storage.read_range(name, 0, min(2, storage.size(name)))), shown)
+    return load_file(storage.read(name), shown)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bigtrain.interop.conversion import Conversion, Part
 from bigtrain.interop.equalized import Constants, check_names, part, read_layers, widths
-from bigtrain.interop.names import state_of
+from bigtrain.interop.names import needed, state_of
 from bigtrain.networks import ProgressiveDiscriminator, ProgressiveGenerator
 
 #: Its losses, and whether the generator ends with a tanh under them.
@@ -89,25 +89,22 @@ class _Config:
         if values is None:
             raise ValueError(f"config is a {type(config).__name__}: it must be an object with attributes, or a mapping")
         loss = values.get("lossCriterion", "WGANGP")
-        if loss not in LOSSES:
+        if not isinstance(loss, str) or loss not in LOSSES:
             raise ValueError(f"config.lossCriterion (={loss!r}) must be one of {sorted(LOSSES)}")
         if not values.get("perChannelNormalization", True):
             raise ValueError(
                 "config.perChannelNormalization (=False) is what its own generator cannot do: no such file"
             )
+        for name in ("alpha", "leakyReluLeak"):
+            if not isinstance(values.get(name, 0.0), int | float):
+                raise ValueError(f"config.{name} (={values[name]!r}) must be a number")
         equalized = bool(values.get("equalizedlR", True))
-        attributes = values.get("attribKeysOrder") or {}
-        if not all(isinstance(of, Mapping) and {"order", "values"} <= of.keys() for of in attributes.values()):
-            raise ValueError("config.attribKeysOrder must have an order and values for each attribute")
         return cls(
             alpha=float(values.get("alpha", 0.0)),
             leak=float(values.get("leakyReluLeak", 0.2)),
             tanh=LOSSES[loss],
             constants=Constants(weights=equalized, biases=equalized),
-            attributes={
-                str(name): list(attributes[name]["values"])
-                for name in sorted(attributes, key=lambda name: attributes[name]["order"])
-            },
+            attributes=_attributes(values.get("attribKeysOrder") or {}),
         )
 
     @property
@@ -118,6 +115,17 @@ class _Config:
     @property
     def num_classes(self) -> int:
         return math.prod(self.sizes) if self.sizes else 0
+
+
+def _attributes(found: Any) -> dict[str, list[Any]]:
+    """The values of each attribute, in their order."""
+
+    def known(of: Any) -> bool:
+        return isinstance(of, Mapping) and isinstance(of.get("order"), int) and isinstance(of.get("values"), list)
+
+    if not isinstance(found, Mapping) or not all(map(known, found.values())):
+        raise ValueError("config.attribKeysOrder must have an order and a list of values for each attribute")
+    return {str(name): found[name]["values"] for name in sorted(found, key=lambda name: found[name]["order"])}
 
 
 def _named(state: Any, where: str) -> dict[str, Tensor]:
@@ -135,7 +143,7 @@ def _generator(state: dict[str, Tensor], config: _Config, where: str) -> tuple[P
             "resolution": resolution,
             "image_channels": len(state["toRGBLayers.0.weight"]),
             "num_classes": config.num_classes,
-            "latent_dim": _latent_dim(state["formatLayer.weight"], config, where),
+            "latent_dim": _latent_dim(needed(state, "formatLayer.weight", where, 2), config, where),
             "channels": channels,
             "leak": config.leak,
             "tanh": config.tanh,
@@ -176,7 +184,9 @@ def _discriminator(state: dict[str, Tensor], config: _Config) -> Part | None:
         },
     )
     # Its first number tells real from fake and is that of the first class too, as base_GAN.py has it; the last is idle.
-    decision = {key: value[:1] if key.startswith("decisionLayer.") else value for key, value in state.items()}
+    decision = {
+        key: value[:1] if key.startswith("decisionLayer.") and value.ndim else value for key, value in state.items()
+    }
     weights = read_layers(decision, names, network, config.constants, "netD")
     if config.num_classes:
         weights["projection.weight"] = torch.zeros(config.num_classes, channels[0])

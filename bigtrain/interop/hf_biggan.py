@@ -58,15 +58,18 @@ def read(
     if not isinstance(config, Mapping):
         raise ValueError(f"config.json holds a {type(config).__name__}, not the settings by name")
     state = _folded(state_of(content["weights"], what))
-    rows = needed(state, "generator.bn.running_means", what).shape[0]
+    rows, _ = needed(state, "generator.bn.running_means", what, 2).shape
     state = _at_truncation(state, truncation, interpolation, rows)
     blocks, position = _blocks(config)
     network = _network(state, config, blocks, position, what)
-    state["generator.gen_z.weight"], state["generator.gen_z.bias"] = (
-        _channels_first(needed(state, f"generator.gen_z.{name}", what)) for name in ("weight", "bias")
-    )
-    for name in ("weight", "bias"):
-        state[f"generator.conv_to_rgb.{name}"] = needed(state, f"generator.conv_to_rgb.{name}", what)[:IMAGE_CHANNELS]
+    for name, dims in (("weight", 2), ("bias", 1)):
+        first = needed(state, f"generator.gen_z.{name}", what, dims)
+        if len(first) % 16:
+            raise ValueError(f"{what}: generator.gen_z.{name} has {len(first)} rows, which are not those of 4² pixels")
+        state[f"generator.gen_z.{name}"] = _channels_first(first)
+    for name, dims in (("weight", 4), ("bias", 1)):
+        last = needed(state, f"generator.conv_to_rgb.{name}", what, dims)
+        state[f"generator.conv_to_rgb.{name}"] = last[:IMAGE_CHANNELS]
     state["embeddings.weight"] = state["embeddings.weight"].T
     ours = network_of(network).state_dict()
     shapes = {name: value.shape for name, value in ours.items() if not name.endswith("num_batches_tracked")}
@@ -88,13 +91,21 @@ def _folded(state: dict[str, Tensor]) -> dict[str, Tensor]:
             if not name.endswith(("weight_u", "weight_v")):
                 folded[name] = value
             continue
-        u, v = (needed(state, f"{stem}_{letter}", "pytorch_model.bin") for letter in "uv")
+        u, v = (needed(state, f"{stem}_{letter}", "pytorch_model.bin", 1) for letter in "uv")
+        if value.ndim < 2 or value.flatten(1).shape != (len(u), len(v)):
+            raise ValueError(
+                f"pytorch_model.bin: {name} has the shape {list(value.shape)}, but its singular vectors are of "
+                f"{len(u)} and {len(v)} numbers"
+            )
         folded[stem] = value / torch.dot(u, value.flatten(1) @ v)
     return folded
 
 
 def _at_truncation(state: Mapping[str, Tensor], truncation: float, interpolation: str, rows: int) -> dict[str, Tensor]:
     """The statistics of one truncation, for `running_means` and `running_vars` of all."""
+    tables = {found: name for name in state if (found := re.fullmatch(r"(.*\.running_)(mean|var)s", name))}
+    if rows < 2 or any(state[name].shape[:1] != (rows,) for name in tables.values()):
+        raise ValueError(f"pytorch_model.bin: not every batch norm has statistics of as many truncations (={rows})")
     part, row = math.modf(truncation / (1 / (rows - 1)))  # in this order: 0.58 / 0.02 is just below 29 in floats
     first, second = (part, 1 - part) if interpolation == "source" else (1 - part, part)
 
@@ -102,11 +113,8 @@ def _at_truncation(state: Mapping[str, Tensor], truncation: float, interpolation
         start = table[int(row)]
         return start * first + table[int(row) + 1] * second if part else start
 
-    tables = re.compile(r"(.*\.running_)(mean|var)s")
-    return {
-        found.expand(r"\1\2") if (found := tables.fullmatch(name)) else name: chosen(value) if found else value
-        for name, value in state.items()
-    }
+    others = {name: value for name, value in state.items() if name not in tables.values()}
+    return others | {found.expand(r"\1\2"): chosen(state[name]) for found, name in tables.items()}
 
 
 def _channels_first(rows: Tensor) -> Tensor:
@@ -118,11 +126,13 @@ def _blocks(config: Mapping[str, Any]) -> tuple[Sequence[Any], int | None]:
     """The blocks as (doubles, channels in, channels out), and the number of those before attention, if there is any."""
     blocks = config.get("layers", DEFAULT_LAYERS)
     triples = isinstance(blocks, list) and all(isinstance(block, (list, tuple)) and len(block) == 3 for block in blocks)
-    if not blocks or not triples:
+    if not triples or not blocks:
         raise ValueError(f"config.json: layers (={blocks}) must be triples of doubles, channels in, channels out")
     if any(b != c for (_, _, b), (_, c, _) in pairwise(blocks)) or any(b not in (a, a // 2) for _, a, b in blocks):
         raise ValueError(f"config.json: layers (={blocks}) do not fit together: each keeps its channels or halves them")
     position = config.get("attention_layer_position", DEFAULT_ATTENTION)
+    if not isinstance(position, int):
+        raise ValueError(f"config.json: attention_layer_position (={position!r}) must be the number of a block")
     return blocks, position if 0 <= position < len(blocks) else None
 
 
@@ -131,9 +141,11 @@ def _network(
 ) -> dict[str, Any]:
     """class_path and init_args: BigGAN-deep by its width where that is all there is to say."""
     width = needed(state, "generator.bn.running_mean", what).shape[0]
-    shared_dim, num_classes = needed(state, "embeddings.weight", what).shape
-    latent_dim = needed(state, "generator.gen_z.weight", what).shape[1] - shared_dim
-    eps = float(config.get("eps", DEFAULT_EPS))
+    shared_dim, num_classes = needed(state, "embeddings.weight", what, 2).shape
+    latent_dim = needed(state, "generator.gen_z.weight", what, 2).shape[1] - shared_dim
+    eps = config.get("eps", DEFAULT_EPS)
+    if not isinstance(eps, int | float):
+        raise ValueError(f"config.json: eps (={eps!r}) must be a number")
     channels = [blocks[0][1] * width, *(block[2] * width for block in blocks)]
     doubles = [bool(block[0]) for block in blocks]
     resolution, attention = 4 << sum(doubles), [] if position is None else [position]
@@ -143,7 +155,7 @@ def _network(
         "num_classes": num_classes,
         "latent_dim": latent_dim,
         "shared_dim": shared_dim,
-        "bn_eps": eps,
+        "bn_eps": float(eps),
         "sn_eps": None,
     }
     row = GENERATOR_WIDTHS.get(resolution, ())

@@ -26,27 +26,37 @@ def state_of(content: Any, what: str) -> dict[str, Tensor]:
     """
     if not isinstance(content, Mapping) or not content:
         raise ValueError(f"{what} is not a state dict (tensors by name), but a {type(content).__name__}")
-    wrong = [name for name, value in content.items() if not isinstance(value, Tensor)]
-    if wrong:
-        raise ValueError(
-            f"{what} is not a state dict: {wrong[0]} is no tensor, but a {type(content[wrong[0]]).__name__}"
-        )
-    return {
-        str(name).removeprefix("module."): value.detach().float() if value.is_floating_point() else value.detach()
-        for name, value in content.items()
-    }
+    state = {}
+    for name, value in content.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{what} is not a state dict: {name} is no tensor, but a {type(value).__name__}")
+        if not _is_plain(value):
+            raise ValueError(f"{what}: {name} is not a tensor of real numbers that are all in the file")
+        numbers = value.detach().float() if value.is_floating_point() else value.detach()
+        if not numbers.isfinite().all():
+            raise ValueError(f"{what}: {name} has numbers that are not finite: take a copy from before they were")
+        state[str(name).removeprefix("module.")] = numbers
+    return state
 
 
-def needed(state: Mapping[str, Tensor], name: str, what: str) -> Tensor:
-    """One of the tensors by which an architecture is known."""
+def _is_plain(value: Tensor) -> bool:
+    """Whether it is neither sparse, quantized nor complex, nor a view that repeats the few numbers it has."""
+    stored = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
+    return stored and not value.is_complex() and value.nbytes <= value.untyped_storage().nbytes()
+
+
+def needed(state: Mapping[str, Tensor], name: str, what: str, dims: int | None = None) -> Tensor:
+    """One of the tensors by which an architecture is known, with so many dimensions if that matters."""
     if name not in state:
         raise ValueError(f"{what} lacks {name} (it has {', '.join(sorted(state)[:3])}, …): is it of this format?")
+    if dims not in (None, state[name].ndim):
+        raise ValueError(f"{what}: {name} has the shape {list(state[name].shape)}, which must have {dims} dimensions")
     return state[name]
 
 
 def counted(state: Mapping[str, Tensor], pattern: str) -> int:
-    r"""The largest number in names that begin as a pattern such as `blocks\.(\d+)\.`, and one."""
-    return max((int(found[1]) for name in state if (found := re.match(pattern, name))), default=-1) + 1
+    r"""How many numbers there are in names that begin as a pattern such as `blocks\.(\d+)\.`."""
+    return len({found[1] for name in state if (found := re.match(pattern, name))})
 
 
 def foreign_name(ours: str, names: NameMap) -> str:

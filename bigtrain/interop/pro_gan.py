@@ -25,7 +25,7 @@ from bigtrain.interop.equalized import (
     widths,
     write_layers,
 )
-from bigtrain.interop.names import state_of
+from bigtrain.interop.names import needed, state_of
 from bigtrain.networks import ProgressiveDiscriminator, ProgressiveGenerator
 
 EMBEDDER = "label_embedder.weight"
@@ -115,7 +115,8 @@ def _generator_part(state: dict[str, Tensor], version: int, equalized: bool, whe
     channels = widths(state, "rgb_converters.{}.weight", 1, where)
     resolution, names = 2 << len(channels), generator_names(len(channels), version)
     check_names(state, names, where)
-    weight, bias = state[f"{FIRST[version]}.weight"], state[f"{FIRST[version]}.bias"]  # [latent_dim, c, 4, 4], [c]
+    weight = needed(state, f"{FIRST[version]}.weight", where, 4)  # [latent_dim, c, 4, 4]
+    bias = needed(state, f"{FIRST[version]}.bias", where, 1)  # [c]
     if weight.shape[2:] != (4, 4):
         raise ValueError(f"{where}: {FIRST[version]}.weight has the shape {list(weight.shape)}, not […, …, 4, 4]")
     dense = {"weight": weight.permute(1, 2, 3, 0).flatten(0, 2), "bias": bias.repeat_interleave(16)}  # [16 c, …]
@@ -141,9 +142,11 @@ def _discriminator(saved: Any) -> tuple[Part | None, list[str]]:
         return None, [OLD_FROM_RGB]
     channels = widths(state, "from_rgb.{}.0.weight", 0, where)[::-1]
     names, last = discriminator_names(len(channels)), len(channels) - 1
-    vectors = state.pop(f"layers.{last}.{EMBEDDER}", None)  # [num_classes, features]
+    embedder = f"layers.{last}.{EMBEDDER}"
+    vectors = needed(state, embedder, where, 2) if embedder in state else None  # [num_classes, features]
+    state.pop(embedder, None)
     check_names(state, names, where)
-    features = len(state[f"layers.{last}.conv_2.weight"])
+    features = len(needed(state, f"layers.{last}.conv_2.weight", where, 4))
     network, card = part(
         ProgressiveDiscriminator,
         {

@@ -13,7 +13,7 @@ import pickle
 import warnings
 import zipfile
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import safetensors.torch
@@ -81,12 +81,26 @@ class RefusedError(ValueError):
     """A file names something that is not on the list."""
 
 
-class _Unpickler(pickle.Unpickler):
+#: What a file may give attributes to: an object of its own. All others outlive the file that names them.
+_SETTLED: Final = (collections.OrderedDict, StandIn, _NumberType)
+
+
+class _Unpickler(pickle._Unpickler):  # C's makes room for as many objects as a file says that it has
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)
+
     def find_class(self, module: str, name: str) -> Any:
         module = "builtins" if module == "__builtin__" else module  # as Python 2 has it, and the protocol still
         if (module, name) not in KNOWN:
             raise RefusedError(f"{module}.{name}")
         return KNOWN[module, name]
+
+    def load_build(self) -> None:
+        """Gives the object on the stack its attributes."""
+        if not isinstance(self.stack[-2], _SETTLED):
+            raise ValueError(f"it would change a {type(self.stack[-2]).__name__}")
+        super().load_build()
+
+    dispatch[pickle.BUILD[0]] = load_build
 
 
 class _Reader:
@@ -97,6 +111,16 @@ class _Reader:
     @staticmethod
     def load(file: Any, **options: Any) -> Any:
         return _Unpickler(file, **options).load()
+
+
+def check_kind(head: bytes, name: str) -> None:
+    """Whether a file that begins so can be a checkpoint.
+
+    Raises:
+        ValueError: if it is none, by its first bytes; those that an ending tells are not looked at.
+    """
+    if not name.endswith((".json", ".safetensors")) and not head.startswith((ZIP, PICKLE)):
+        raise ValueError(f"{name} is not a checkpoint: neither torch.save nor safetensors (.safetensors) wrote it")
 
 
 def load_file(content: bytes, name: str) -> Any:
@@ -123,8 +147,7 @@ def load_file(content: bytes, name: str) -> Any:
 
 
 def _unpickled(content: bytes, name: str) -> Any:
-    if not content.startswith((ZIP, PICKLE)):
-        raise ValueError(f"{name} is not a checkpoint: neither torch.save nor safetensors (.safetensors) wrote it")
+    check_kind(content, name)
     try:
         if content.startswith(ZIP):
             _check_archive(content)
@@ -146,7 +169,9 @@ def _unpickled(content: bytes, name: str) -> Any:
 def _check_archive(content: bytes) -> None:
     """Refuses what torch would hand to another reader, and a zip that is not whole."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        names = archive.namelist()
+        names, size = archive.namelist(), sum(member.file_size for member in archive.infolist())
+    if size > len(content):  # torch.save does not compress
+        raise ValueError(f"it would unpack to {size} bytes, and has {len(content)}")
     if any(name.endswith("constants.pkl") for name in names):
         raise RefusedError("a TorchScript program")
     if not any(name.endswith("data.pkl") for name in names):

@@ -17,6 +17,7 @@ from bigtrain.storage import Storage
 from tests.runs import tiny_config, write_config
 from tests.unit.foreign import SEEN, recorded
 from tests.unit.test_fit import fails
+from tests.unit.test_interop_progressive import PRO_FOUND, made, pro_2_content
 from tests.unit.test_unpickle import Calls
 
 
@@ -101,6 +102,39 @@ def test_hugging_faces_folder_or_file(tmp_path):
         assert snapshot.card.config["converted"]["options"] == {"truncation": 0.58}
 
 
+def test_what_files_of_pro_gan_pth_do_not_tell(tmp_path):
+    """Where it stands, and whether its learning rate was equalized, are options; without, it is grown."""
+    torch.save(pro_2_content(), tmp_path / "GAN_GEN_2.pth")
+    cards = []
+    for options in ([], ["--resolution", 8, "--alpha", 0.25], ["--no-equalized"]):
+        assert convert(tmp_path / "GAN_GEN_2.pth", tmp_path / "p.safetensors", "--from", "pro-gan-pth", *options) == 0
+        cards.append(load_snapshot(str(tmp_path / "p.safetensors")))
+    assert [card.card.place for card in cards] == [
+        {"resolution": 16, "alpha": 1.0},
+        {"resolution": 8, "alpha": 0.25},
+        {"resolution": 16, "alpha": 1.0},
+    ]
+    with torch.no_grad():
+        images = cards[1].generator(made("two/latent", (2, 8)), **cards[1].card.place)
+    torch.testing.assert_close(images, PRO_FOUND["two/8/0.25/generator"], rtol=0, atol=1e-5)
+    weights = [card.generator.state_dict()["blocks.1.conv1.weight"] for card in cards]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.allclose(weights[0], weights[2])
+
+
+def test_a_file_that_is_none_is_not_read(tmp_path, capsys):
+    """Larger than any memory, or no file at all."""
+    out = tmp_path / "a.safetensors"
+    with (tmp_path / "large.pt").open("wb") as file:
+        file.truncate(1 << 40)
+    (tmp_path / "folder.pt").mkdir()
+    (tmp_path / "dangling.pt").symlink_to(tmp_path / "nothing")
+    (tmp_path / "endless.pt").symlink_to("/dev/zero")
+    for name in ("large", "folder", "dangling", "endless"):
+        assert f"{name}.pt" in fails(capsys, "convert", tmp_path / f"{name}.pt", out, "--from", "gan-zoo-pgan")
+    assert not out.exists()
+
+
 def test_back_into_their_files(biggan, converted, tmp_path):
     assert convert(converted, tmp_path / "back", "--to", "biggan-pytorch") == 0
     for name, source in (("G", "G_ema"), ("G_ema", "G_ema"), ("D", "D")):
@@ -129,6 +163,7 @@ def test_back_into_their_files(biggan, converted, tmp_path):
         (["{biggan}/nothing.pth", "a.safetensors", "--from", "biggan-pytorch"], "has none of nothing.pth"),
         (["{biggan}/nowhere", "a.safetensors", "--from", "biggan-pytorch"], "has none of G_ema.pth, G.pth"),
         (["{biggan}/nothing.pt", "a.safetensors", "--from", "gan-zoo-pgan"], "nothing.pt"),
+        (["{biggan}", "a.safetensors", "--from", "biggan-pytorch", "--alpha", "1"], "--from pro-gan-pth only"),
         (["{converted}", "a.onnx", "--to", "safetensors"], "DST (=a.onnx) must end in .safetensors"),
         (["{converted}", "a", "--to", "onnx"], "DST (=a) must end in .onnx"),
         (["{biggan}", "a.onnx", "--to", "onnx"], "holds no snapshot"),

@@ -221,6 +221,8 @@ def test_what_is_no_biggan_is_said_to_be_none(content, said):
         ({"layers": [[True, 16, 8], [True, 4, 2]]}, {}, "do not fit together"),
         ({"layers": [1]}, {}, "must be triples"),
         ({"attention_layer_position": 1}, {}, "lacks generator.layers.1.gamma and"),
+        ({"attention_layer_position": None}, {}, r"attention_layer_position \(=None\)"),
+        ({"eps": None}, {}, r"eps \(=None\)"),
         ({}, {"truncation": 1.5}, r"truncation \(=1.5\)"),
     ],
 )
@@ -252,3 +254,51 @@ def test_a_card_can_say_it_all():
     for conversion in [*map(read_biggan, BIGGAN), *map(read_hf, HF)]:
         for part in (conversion.generator, conversion.discriminator):
             assert part is None or json.loads(json.dumps(part.network)) == part.network
+
+
+READ = {
+    "G_ema": lambda state: biggan_pytorch.read({**content_of(BIGGAN["cifar"]), "G_ema": state}),
+    "D": lambda state: biggan_pytorch.read({**content_of(BIGGAN["cifar"]), "D": state}),
+    "weights": lambda state: hf_biggan.read({"config": HF["layers"]["settings"], "weights": state}),
+}
+
+
+@pytest.mark.parametrize("network", READ)
+def test_tensors_of_any_other_kind_are_refused_by_name(network):
+    state = HF["layers"]["states"]["weights"] if network == "weights" else content_of(BIGGAN["cifar"])[network]
+    kinds = ("weight", "weight_orig", "weight_u", "bias", "running_means")
+    names = [name for name, value in state.items() if name.endswith(kinds) and value.numel() > 1]
+    for name in names[:: max(1, len(names) // 12)] + names[-1:]:
+        for value in (torch.tensor(1.0), torch.ones(2, 2, 2, 2, 2)):
+            with pytest.raises(ValueError, match=r"weight|bias|running|gamma|truncations|channels"):
+                READ[network]({**state, name: value})
+        for value, said in (
+            (state[name].to_sparse(), "is not a tensor of real numbers"),
+            (state[name].to(torch.complex64), "is not a tensor of real numbers"),
+            (state[name].to("meta"), "is not a tensor of real numbers"),
+            (torch.zeros(1, dtype=torch.half).expand(1 << 20, 1 << 20), "is not a tensor of real numbers"),
+            (state[name] / 0, "not finite"),
+        ):
+            with pytest.raises(ValueError, match=said) as raised:
+                READ[network]({**state, name: value})
+            assert name in str(raised.value)
+
+
+def test_a_number_in_a_name_takes_no_memory():
+    """Once there was a list of as many blocks."""
+    far = {**content_of(BIGGAN["cifar"])["D"], "blocks.999999999.0.conv1.weight": torch.ones(1)}
+    with pytest.raises(ValueError, match="D lacks blocks"):
+        READ["D"](far)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"itr": "3"}, r"itr \(='3'\) must be a number"),
+        ({"config": 3}, "config must hold settings"),
+        ({"config": {"BN_eps": None}}, r"BN_eps \(=None\)"),
+    ],
+)
+def test_settings_of_another_kind_are_named(settings, said):
+    with pytest.raises(ValueError, match=said):
+        biggan_pytorch.read({**content_of(BIGGAN["cifar"]), "state_dict": settings})

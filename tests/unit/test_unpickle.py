@@ -4,6 +4,8 @@ import argparse
 import io
 import os
 import pickle
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -12,7 +14,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from bigtrain.interop.unpickle import load_file
+from bigtrain.interop.unpickle import KNOWN, load_file
 
 FORMATS = pytest.mark.parametrize("zipped", [True, False])
 
@@ -117,3 +119,44 @@ def test_other_files_by_their_endings():
     for name in ("c.json", "w.safetensors"):
         with pytest.raises(ValueError, match=name):
             load_file(b"{", name)
+
+
+def named(module, name):
+    return b"c" + module.encode() + b"\n" + name.encode() + b"\n"
+
+
+def zipped(pickled):
+    """A file of torch.save with another pickle in it."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(saved({"weight": torch.ones(4)}))) as whole, zipfile.ZipFile(file, "w") as archive:
+        for member in whole.namelist():
+            archive.writestr(member, pickled if member.endswith("data.pkl") else whole.read(member))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("name", sorted(KNOWN))
+def test_a_file_changes_nothing_that_other_files_are_read_with(name):
+    """Its state may be attributes of its own objects only, not such as `_rebuild_tensor_v2.__defaults__`."""
+    before = getattr(KNOWN[name], "__dict__", {}).keys() | {getattr(KNOWN[name], "__defaults__", None)}
+    for state in (b"}X\x04\x00\x00\x00evilK\x05s", b"N}X\x0c\x00\x00\x00__defaults__K\x05\x85s\x86"):
+        with pytest.raises(ValueError, match="it would change a"):
+            load_file(zipped(b"\x80\x02" + named(*name) + state + b"b."), "a.pth")
+    assert getattr(KNOWN[name], "__dict__", {}).keys() | {getattr(KNOWN[name], "__defaults__", None)} == before
+
+
+def test_what_a_file_claims_takes_no_memory():
+    """A number of a memo that has 16 GB of room before it, and zeros that a kilobyte stands for."""
+    pickled = b"\x80\x02" + named("argparse", "Namespace") + b")\x81r\xff\xff\xff\x7f."
+    code = (
+        "import resource, sys; from bigtrain.interop.unpickle import load_file\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))\n"
+        "print(type(load_file(sys.stdin.buffer.read(), 'a.pth')).__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], input=zipped(pickled), capture_output=True, check=True)
+    assert done.stdout.split() == [b"Namespace"]
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", b"")
+        archive.writestr("archive/data/0", bytes(1 << 20))
+    with pytest.raises(ValueError, match=r"it would unpack to 1048576 bytes, and has \d+\)"):
+        load_file(file.getvalue(), "a.pth")
