@@ -87,6 +87,7 @@ _SETTLED: Final = (collections.OrderedDict, StandIn, _NumberType)
 
 class _Unpickler(pickle._Unpickler):  # C's makes room for as many objects as a file says that it has
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)
+    stack: list[Any]
 
     def find_class(self, module: str, name: str) -> Any:
         module = "builtins" if module == "__builtin__" else module  # as Python 2 has it, and the protocol still
@@ -98,7 +99,7 @@ class _Unpickler(pickle._Unpickler):  # C's makes room for as many objects as a 
         """Gives the object on the stack its attributes."""
         if not isinstance(self.stack[-2], _SETTLED):
             raise ValueError(f"it would change a {type(self.stack[-2]).__name__}")
-        super().load_build()
+        super().load_build()  # type: ignore[misc]
 
     dispatch[pickle.BUILD[0]] = load_build
 
