@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 
 from bigtrain.evaluation.extractors import Extractor, exact_arithmetic
-from bigtrain.evaluation.metrics import frechet_distance, inception_score
-from bigtrain.evaluation.protocol import REFERENCED, Protocol, Provenance, Score, score_name
+from bigtrain.evaluation.kept import KEPT, Kept, KeptFeatures, KeptImages, kept_images
+from bigtrain.evaluation.measuring import Spatial, measure
+from bigtrain.evaluation.protocol import Protocol, Provenance, Score, score_name
 from bigtrain.evaluation.reference import Reference
-from bigtrain.evaluation.statistics import FeatureStatistics, LogitStatistics, RecognitionCount, Sums
+from bigtrain.evaluation.statistics import (
+    DirectionStatistics,
+    FeatureStatistics,
+    LogitStatistics,
+    PosteriorStatistics,
+    RecognitionCount,
+    SpatialStatistics,
+    Sums,
+)
+from bigtrain.evaluation.table import METRICS, Gathered
 
 #: Makes the samples of these global indices: uint8 images [n, c, h, w] and the labels asked for [n], None without.
 Sampler = Callable[[NDArray[np.int64]], tuple[Tensor, Tensor | None]]
@@ -25,45 +33,51 @@ Sampler = Callable[[NDArray[np.int64]], tuple[Tensor, Tensor | None]]
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
-class Metric:
-    """Which statistic (a name in STATISTICS) a metric is computed from, and how: value and deviation; each class."""
-
-    statistic: str
-    value: Callable[[Any, Reference | None], tuple[float, float | None]]
-    per_class: Callable[[Any], list[float | None]] | None = None
-
-
-def _fid(features: FeatureStatistics, reference: Reference | None) -> tuple[float, float | None]:
-    assert reference is not None
-    return frechet_distance(reference.features, features, reference.root), None
-
-
-def _inception_score(logits: LogitStatistics, _: Reference | None) -> tuple[float, float | None]:
-    return inception_score(logits)
-
-
-def _recognition(counts: RecognitionCount, _: Reference | None) -> tuple[float, float | None]:
-    return float(counts.fraction), None
-
-
-def _recognition_of_classes(counts: RecognitionCount) -> list[float | None]:
-    return [None if math.isnan(value) else value for value in counts.per_class.tolist()]
-
-
-METRICS = {
-    "fid": Metric("features", _fid),
-    "is": Metric("logits", _inception_score),
-    "recognition": Metric("recognition", _recognition, _recognition_of_classes),
-}
-
-STATISTICS: dict[str, Callable[[Evaluation], Sums]] = {
-    "features": lambda asked: FeatureStatistics(
+#: From the evaluation and the shape [c, h, w] of an image to what is added up over its samples.
+STATISTICS: dict[str, Callable[[Evaluation, Sequence[int]], Sums]] = {
+    "features": lambda asked, _: FeatureStatistics(
         asked.extractor.feature_dim, None if asked.reference is None else asked.reference.features.mean
     ),
-    "logits": lambda asked: LogitStatistics(asked.num, asked.extractor.num_classes, asked.splits),
-    "recognition": lambda asked: RecognitionCount(asked.extractor.num_classes),
+    "spatial": lambda asked, _: _spatial_statistics(asked),
+    "logits": lambda asked, _: LogitStatistics(asked.num, asked.extractor.num_classes, asked.splits),
+    "posteriors": lambda asked, _: PosteriorStatistics(asked.extractor.num_classes),
+    "recognition": lambda asked, _: RecognitionCount(asked.extractor.num_classes),
+    "directions": lambda asked, _: DirectionStatistics(asked.extractor.feature_dim),
+    "kept": lambda asked, _: KeptFeatures(min(asked.num, KEPT), asked.extractor.feature_dim),
+    "images": lambda asked, shape: KeptImages(min(asked.num, kept_images(shape)), shape),
 }
+
+#: What a metric can need besides samples, and what is wrong if it is not there.
+NEEDS: dict[str, tuple[Callable[[Evaluation], bool], str]] = {
+    "reference": (lambda asked: asked.reference is not None, "need a reference of real images"),
+    "samples": (
+        lambda asked: asked.reference is None or asked.reference.load is not None,
+        "need the features of single real images, and this reference has only sums of them: measure it from shards",
+    ),
+    "real_labels": (
+        lambda asked: asked.reference is None or len(asked.reference.class_counts) > 0,
+        "need labels of the real images, and the reference has none",
+    ),
+    "posterior": (
+        lambda asked: asked.reference is None or asked.reference.posterior is not None,
+        "need the classes that the real images are taken for, which this reference does not tell: measure it anew",
+    ),
+    "logits": (lambda asked: asked.extractor.num_classes > 1, "need an extractor with logits"),
+    "classifier": (lambda asked: asked.extractor.recognises_labels, "need a classifier of the data's own classes"),
+    "spatial": (
+        lambda asked: (
+            isinstance(asked.extractor, Spatial) and (asked.reference is None or asked.reference.spatial is not None)
+        ),
+        "need an extractor with spatial features, and a reference by it",
+    ),
+    "labels": (lambda asked: True, "need the labels that the samples were asked for"),  # known only of the samples
+}
+
+
+def _spatial_statistics(asked: Evaluation) -> SpatialStatistics:
+    assert isinstance(asked.extractor, Spatial)
+    reals = None if asked.reference is None else asked.reference.spatial
+    return SpatialStatistics(asked.extractor.spatial_dim, None if reals is None else reals.mean)
 
 
 @dataclass(frozen=True)
@@ -85,63 +99,99 @@ class Evaluation:
             raise ValueError(f"num (={self.num}) must be at least 2, batch_size (={self.batch_size}) at least 1")
         if "is" in self.metrics and not 1 <= self.splits <= self.num:
             raise ValueError(f"splits (={self.splits}) must be at least 1 and at most num (={self.num})")
-        if self.reference is None and set(REFERENCED) & set(self.metrics):
-            raise ValueError(f"metrics (={list(self.metrics)}): {REFERENCED} need a reference of real images")
-        if "recognition" in self.metrics and not self.extractor.recognises_labels:
-            raise ValueError(
-                f"metric 'recognition' needs a classifier of the data's own classes; {self.extractor.name!r} is none"
-            )
+        for need, (is_there, message) in NEEDS.items():
+            wanting = self._that_need(need)
+            if wanting and not is_there(self):
+                raise ValueError(f"metrics {wanting} {message}; the extractor is {self.extractor.name!r}")
+        for name in self.metrics:
+            if self._least_count() < METRICS[name].least:
+                raise ValueError(
+                    f"metric {name!r} needs at least {METRICS[name].least} samples and real images; "
+                    f"there are {self._least_count()}"
+                )
+
+    def _that_need(self, need: str) -> list[str]:
+        return [name for name in self.metrics if need in METRICS[name].needs]
+
+    def _least_count(self) -> int:
+        reals = None if self.reference is None else self.reference.num_real
+        return self.num if reals is None else min(self.num, reals)
 
     def gather(
         self, sampler: Sampler, rank: int = 0, world_size: int = 1, progress: Progress | None = None
-    ) -> MetricCollection:
+    ) -> dict[str, Sums]:
         """The statistics of this rank's samples, by name."""
-        needed = dict.fromkeys(METRICS[name].statistic for name in self.metrics)
-        statistics = MetricCollection({name: STATISTICS[name](self) for name in needed}, compute_groups=False)
-        statistics.to(self.extractor.device)
+        statistics: MetricCollection | None = None
         total = len(range(rank, self.num, world_size))
         done = 0
         for indices, valid in index_batches(self.num, self.batch_size, rank, world_size):
             with exact_arithmetic(self.extractor.device):
                 images, labels = sampler(indices)
             self._check_samples(images, labels)
-            features, logits = self.extractor.features(images)
+            if statistics is None:
+                statistics = self._statistics(images.shape[1:])
+            measures = measure(self.extractor, images, self.batch_size)
+            device = measures.logits.device
             statistics.update(  # hands each statistic the arguments that it names
-                features=features[:valid],
-                logits=logits[:valid],
-                labels=None if labels is None else labels[:valid].to(logits.device),
-                indices=torch.from_numpy(indices[:valid]).to(logits.device),
+                features=measures.features[:valid],
+                logits=measures.logits[:valid],
+                spatial=None if measures.spatial is None else measures.spatial[:valid],
+                images=images[:valid].to(device),
+                labels=None if labels is None else labels[:valid].to(device),
+                indices=torch.from_numpy(indices[:valid]).to(device),
             )
             done += valid
             if progress is not None:
                 progress(done, total)
-        return statistics
+        assert statistics is not None  # there is a batch for each rank
+        return {str(name): sums for name, sums in statistics.items() if isinstance(sums, Sums)}
+
+    def _statistics(self, shape: Sequence[int]) -> MetricCollection:
+        needed = dict.fromkeys(statistic for name in self.metrics for statistic in METRICS[name].statistics)
+        made: dict[str, Metric | MetricCollection] = {name: STATISTICS[name](self, shape) for name in needed}
+        return MetricCollection(made, compute_groups=False).to(self.extractor.device)
 
     def _check_samples(self, images: Tensor, labels: Tensor | None) -> None:
         if len(images) != self.batch_size:
             raise ValueError(f"the sampler made {len(images)} images of {self.batch_size} indices; one each is needed")
-        if labels is None and "recognition" in self.metrics:
-            raise ValueError("metric 'recognition' needs the labels that the samples were asked for; there are none")
+        wanting = self._that_need("labels")
+        if labels is None and wanting:
+            raise ValueError(f"metrics {wanting} need the labels that the samples were asked for; there are none")
 
-    def scores(self, statistics: MetricCollection, provenance: Provenance) -> list[Score]:
+    def scores(self, statistics: Mapping[str, Sums], provenance: Provenance) -> list[Score]:
         """The scores of the statistics of all `num` samples, in the order of the metrics."""
-        return [self._score(name, statistics[METRICS[name].statistic].cpu(), provenance) for name in self.metrics]
+        for name, sums in statistics.items():
+            expected = len(sums.rows) if isinstance(sums, Kept) else self.num
+            counted = int(torch.as_tensor(sums.count).sum())
+            assert counted == expected, f"{name}: {counted} samples of {expected} were gathered"
+        gathered = Gathered({name: sums.cpu() for name, sums in statistics.items()}, self.reference, self.extractor)
+        return [self._score(name, gathered, provenance) for name in self.metrics]
 
-    def _score(self, name: str, sums: Any, provenance: Provenance) -> Score:
-        assert int(sums.count.sum()) == self.num, f"{name}: {sums.count.sum()} samples of {self.num} were gathered"
-        reference = self.reference if name in REFERENCED else None
+    def _score(self, name: str, gathered: Gathered, provenance: Provenance) -> Score:
         metric = METRICS[name]
-        value, std = metric.value(sums, reference)
+        statistic = metric.statistics[0]
+        reference = self.reference if "reference" in metric.needs else None
+        num_fake, num_real = gathered.counts(statistic, self.num)
+        full = reference is not None and reference.full and num_real == reference.num_real
+        result = metric.value(gathered)
         return Score(
-            metric=score_name(name, self.num, reference is not None and reference.full),
-            value=value,
-            std=std,
-            num_fake=self.num,
-            num_real=None if reference is None else reference.num_real,
+            metric=score_name(name, num_fake, full),
+            value=result.value,
+            std=result.std,
+            num_fake=num_fake,
+            num_real=None if reference is None else num_real,
             kimg=provenance.kimg,
             truncation=provenance.truncation,
-            protocol=Protocol.of(self.extractor, reference, self.num, getattr(sums, "splits", None), provenance),
-            per_class=None if metric.per_class is None else metric.per_class(sums),
+            protocol=Protocol.of(
+                self.extractor,
+                reference,
+                num_fake,
+                self.splits if statistic == "logits" else None,
+                provenance,
+                num_real,
+                gathered.settings(metric),
+            ),
+            per_class=result.per_class,
         )
 
 
@@ -180,7 +230,7 @@ def evaluate(
         sampler: makes the samples of given indices, in eval mode; an index's sample must depend on nothing else.
         extractor: that measures them.
         reference: statistics of real images by the same extractor; None if no metric compares with real images.
-        metrics: of METRICS; "recognition" is the fraction of samples that a classifier gives the label asked for.
+        metrics: of METRICS (table.py).
         num: samples over all ranks, at least 2.
         batch_size: of the sampler and the extractor on each rank; the last batch is padded to it.
         provenance: how the samples are made, for the protocol.
@@ -195,5 +245,5 @@ def evaluate(
     statistics = evaluation.gather(sampler, rank, world_size, progress)
     if world_size > 1:
         for sums in statistics.values():
-            sums.add_ranks()  # type: ignore[operator]
+            sums.add_ranks()
     return evaluation.scores(statistics, provenance or Provenance())

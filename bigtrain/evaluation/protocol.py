@@ -9,7 +9,10 @@ from bigtrain.evaluation.extractors import Extractor
 from bigtrain.evaluation.reference import Reference
 
 #: Metrics that compare with real images; the others look at the fakes alone.
-REFERENCED = ("fid",)
+REFERENCED = (
+    *("fid", "sfid", "mode_score", "am", "modes_kl", "kid", "kid_all", "cmmd", "precision", "recall", "density"),
+    *("coverage", "c2st", "retrieval", "mifid", "ndb", "support", "fid_infinity", "intra_fid", "swd", "cas"),
+)
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class Protocol:
         num_fake: samples.
         reference: hash of the manifest of the real images; None for a metric without reference.
         truncation, standing_stats, ema, label_distribution, seed: see `Provenance`.
+        settings: what else fixes the metric (k, subsets …), in words; None if nothing does.
     """
 
     extractor: str
@@ -67,6 +71,7 @@ class Protocol:
     ema: bool
     label_distribution: str | None
     seed: int
+    settings: str | None = None
 
     @classmethod
     def of(
@@ -76,8 +81,13 @@ class Protocol:
         num_fake: int,
         splits: int | None,
         provenance: Provenance,
+        num_real: int | None = None,
+        settings: str | None = None,
     ) -> Protocol:
-        """The protocol of a metric of `num_fake` samples; reference and splits are None where it has none."""
+        """The protocol of a metric of `num_fake` samples; reference and splits are None where it has none.
+
+        `num_real` is how many images of the reference the metric looks at; all, if it is None.
+        """
         return cls(
             extractor=extractor.name,
             weight_hash=extractor.weight_hash,
@@ -86,7 +96,7 @@ class Protocol:
             quantisation=extractor.quantisation,
             ddof=1,
             splits=splits,
-            num_real=None if reference is None else reference.num_real,
+            num_real=None if reference is None else num_real or reference.num_real,
             left_out=None if reference is None else reference.left_out,
             num_fake=num_fake,
             reference=None if reference is None else reference.manifest,
@@ -95,6 +105,7 @@ class Protocol:
             ema=provenance.ema,
             label_distribution=provenance.label_distribution,
             seed=provenance.seed,
+            settings=settings,
         )
 
 

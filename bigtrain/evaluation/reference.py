@@ -6,21 +6,37 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from bigtrain.evaluation.extractors import Extractor
+from bigtrain.evaluation.kept import KEPT, Choice, kept_images
+from bigtrain.evaluation.measuring import Spatial, measure
 from bigtrain.evaluation.metrics import square_root
 from bigtrain.evaluation.statistics import FeatureStatistics
 from bigtrain.evaluation.tensor_file import pack, unpack
 from bigtrain.storage import Storage
 
 #: To be raised when the same images would give other statistics.
-VERSION = 1
+VERSION = 2
 _log = logging.getLogger(__name__)
+
+
+class RealSamples(NamedTuple):
+    """Some of the real images, at random: features [m, d] float32, images uint8 [p, c, h, w], int64 labels of both.
+
+    Without labels these are -1.
+    """
+
+    features: Tensor
+    labels: Tensor
+    images: Tensor
+    image_labels: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +49,9 @@ class Reference:
         manifest: hash of the manifest of the images.
         full: whether they are the whole training set,
         left_out: but for so many damaged images.
+        spatial: as `features`, of the extractor's spatial features; None if it has none.
+        posterior: mean p(y|x) of its logits, float64 [k]; None if that is not known.
+        load: reads the samples that were kept, for the metrics that sums do not serve; None if none were.
     """
 
     features: FeatureStatistics
@@ -40,6 +59,20 @@ class Reference:
     manifest: str
     full: bool
     left_out: int = 0
+    spatial: FeatureStatistics | None = None
+    posterior: Tensor | None = None
+    load: Callable[[], RealSamples] | None = None
+
+    @cached_property
+    def samples(self) -> RealSamples:
+        assert self.load is not None
+        return self.load()
+
+    @cached_property
+    def spatial_root(self) -> Tensor:
+        """The same as `root`, of the spatial features."""
+        assert self.spatial is not None
+        return square_root(self.spatial.covariance)
 
     @property
     def num_real(self) -> int:
@@ -95,21 +128,50 @@ def measure_reference(
     Raises:
         ValueError: if there are fewer than two images.
     """
-    batch_size = 0
-    statistics = None
-    class_counts = torch.zeros(num_classes, dtype=torch.int64)
+    gathering: _Gathering | None = None
     for images, labels in batches:
-        batch_size = max(batch_size, len(images))
-        features, _ = extractor.padded_features(images, batch_size)
-        if statistics is None:
-            # The first batch's mean is close enough to the mean for the precision of the sums.
-            statistics = FeatureStatistics(extractor.feature_dim, features.double().mean(dim=0)).to(extractor.device)
-        statistics.update(features)
-        if labels is not None and num_classes:
-            class_counts += torch.bincount(labels.cpu(), minlength=num_classes)
-    if statistics is None or statistics.count < 2:
+        gathering = gathering or _Gathering(extractor, len(images), images.shape[1:], num_classes)
+        gathering.update(images, labels)
+    if gathering is None or gathering.features.count < 2:
         raise ValueError("a reference needs at least 2 real images")
-    return Reference(statistics.cpu(), class_counts, manifest, full)
+    return gathering.reference(manifest, full)
+
+
+class _Gathering:
+    """What `measure_reference` has seen so far; the arguments are its first batch's size and shape of an image."""
+
+    def __init__(self, extractor: Extractor, batch_size: int, shape: torch.Size, num_classes: int) -> None:
+        self.extractor, self.batch_size = extractor, batch_size
+        self.features = FeatureStatistics(extractor.feature_dim)
+        self.spatial = FeatureStatistics(extractor.spatial_dim) if isinstance(extractor, Spatial) else None
+        self.posterior = torch.zeros(extractor.num_classes, dtype=torch.float64, device=extractor.device)
+        self.class_counts = torch.zeros(num_classes, dtype=torch.int64)
+        self.rows, self.images = Choice(KEPT), Choice(kept_images(shape))
+
+    def update(self, images: Tensor, labels: Tensor | None) -> None:
+        self.batch_size = max(self.batch_size, len(images))
+        features, logits, spatial = measure(self.extractor, images, self.batch_size)
+        first = int(self.features.count)
+        indices = first + np.arange(len(images))
+        for statistics, measured in ((self.features, features), (self.spatial, spatial)):
+            if statistics is not None and measured is not None:
+                if first == 0:  # this batch's mean is close enough to the mean for the precision of the sums
+                    statistics.shift = measured.double().mean(dim=0)
+                    statistics.to(self.extractor.device)
+                statistics.update(measured)
+        self.posterior += logits.double().softmax(dim=1).sum(dim=0)
+        if labels is not None and len(self.class_counts):
+            self.class_counts += torch.bincount(labels.cpu(), minlength=len(self.class_counts))
+        known = torch.full((len(images),), -1) if labels is None else labels
+        self.rows.update(indices, features, known)
+        self.images.update(indices, images, known)
+
+    def reference(self, manifest: str, full: bool) -> Reference:
+        samples = RealSamples(*self.rows.rows_and_labels(), *self.images.rows_and_labels())
+        posterior = self.posterior.cpu() / self.features.count.cpu()
+        spatial = None if self.spatial is None else self.spatial.cpu()
+        features, counts = self.features.cpu(), self.class_counts
+        return Reference(features, counts, manifest, full, 0, spatial, posterior, lambda: samples)
 
 
 def reference_statistics(
@@ -128,31 +190,58 @@ def reference_statistics(
     """
     for one, most in ((key, 0), (damaged_key, may_lack)):
         if one is not None and storage.exists(_name(one)):
-            reference = _from_bytes(storage.read(_name(one)))
+            reference = _from_bytes(storage.read(_name(one)), _loader(storage, one))
             if reference.left_out <= most:
                 return reference
     reference = make()
+    made = (reference.left_out and damaged_key) or key
     try:
-        storage.write(_name((reference.left_out and damaged_key) or key), _to_bytes(reference))
+        if reference.load is not None:  # first: where the statistics are, the samples are too
+            storage.write(_name(made, "-samples"), pack(reference.samples._asdict(), {}))
+            reference = replace(reference, load=_loader(storage, made))  # not to be held in memory until they are used
+        storage.write(_name(made), _to_bytes(reference))
     except OSError as error:
         _log.warning("the statistics of the real images cannot be stored, the next run computes them again: %s", error)
     return reference
 
 
-def _name(key: str) -> str:
-    return f"evaluation/{key}.safetensors"
+def _name(key: str, part: str = "") -> str:
+    return f"evaluation/{key}{part}.safetensors"
+
+
+def _loader(storage: Storage, key: str) -> Callable[[], RealSamples]:
+    return lambda: RealSamples(**unpack(storage.read(_name(key, "-samples")))[0])
 
 
 def _to_bytes(reference: Reference) -> bytes:
-    features = reference.features
-    tensors = {**features.sums(), "shift": features.shift, "class_counts": reference.class_counts}
+    tensors = {"class_counts": reference.class_counts}
+    for prefix, statistics in (("", reference.features), ("spatial.", reference.spatial)):
+        if statistics is not None:
+            stored = {**statistics.sums(), "shift": statistics.shift}
+            tensors |= {prefix + name: tensor for name, tensor in stored.items()}
+    if reference.posterior is not None:
+        tensors["posterior"] = reference.posterior
     card = {"manifest": reference.manifest, "full": reference.full, "left_out": reference.left_out}
-    return pack(tensors, card)
+    return pack(tensors, {**card, "samples": reference.load is not None})
 
 
-def _from_bytes(content: bytes) -> Reference:
+def _from_bytes(content: bytes, load: Callable[[], RealSamples]) -> Reference:
     tensors, card = unpack(content)
-    shift, class_counts = tensors.pop("shift"), tensors.pop("class_counts")
-    features = FeatureStatistics(len(shift), shift)
-    features.merge_state(tensors)
-    return Reference(features, class_counts, **card)
+    class_counts, posterior = tensors.pop("class_counts"), tensors.pop("posterior", None)
+    spatial = {name: tensors.pop(name) for name in list(tensors) if name.startswith("spatial.")}
+    kept = load if card.pop("samples") else None
+    return Reference(
+        _statistics(tensors),
+        class_counts,
+        **card,
+        spatial=_statistics({name.removeprefix("spatial."): one for name, one in spatial.items()}) if spatial else None,
+        posterior=posterior,
+        load=kept,
+    )
+
+
+def _statistics(tensors: dict[str, Tensor]) -> FeatureStatistics:
+    shift = tensors.pop("shift")
+    statistics = FeatureStatistics(len(shift), shift)
+    statistics.merge_state(tensors)
+    return statistics

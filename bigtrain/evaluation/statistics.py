@@ -100,6 +100,14 @@ class FeatureStatistics(Sums):
         return (self.outer - torch.outer(self.total, self.total) / self.count) / (self.count - 1)
 
 
+class SpatialStatistics(FeatureStatistics):
+    """The same of spatial features."""
+
+    def update(self, spatial: Tensor) -> None:
+        """Adds spatial features, float [n, d]."""
+        super().update(spatial)
+
+
 class LogitStatistics(Sums):
     """What the Inception Score needs: count, Σ p and Σ p·log p of each split, where p = softmax(logits).
 
@@ -164,3 +172,60 @@ class RecognitionCount(Sums):
     def per_class(self) -> Tensor:
         """The fraction of each class, [k]; NaN for one that there are no samples of."""
         return self.recognised / self.count
+
+
+class DirectionStatistics(Sums):
+    """Count and second moment of feature vectors scaled to length one, for the Vendi score.
+
+    Args:
+        dim: length d of a feature vector.
+    """
+
+    count: Tensor
+    outer: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.add_sum("count")
+        self.add_sum("outer", dim, dim)
+
+    def update(self, features: Tensor) -> None:
+        """Adds features, float [n, d]."""
+        directions = torch.nn.functional.normalize(features.to(torch.float64), dim=1)
+        self.count += len(features)
+        self.outer += directions.T @ directions
+
+
+class PosteriorStatistics(Sums):
+    """Count, Σ p, Σ log p and Σ p·log p of the samples that the classifier takes for each class, p = softmax(logits).
+
+    Args:
+        num_classes: length k of the logits.
+    """
+
+    count: Tensor
+    marginal: Tensor
+    log_marginal: Tensor
+    negentropy: Tensor
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.add_sum("count", num_classes)
+        self.add_sum("marginal", num_classes, num_classes)  # Σ p
+        self.add_sum("log_marginal", num_classes, num_classes)  # Σ log p
+        self.add_sum("negentropy", num_classes)  # Σ p·log p
+
+    def update(self, logits: Tensor) -> None:
+        """Adds logits, float [n, k]."""
+        log_p = logits.to(torch.float64).log_softmax(dim=1)
+        p = log_p.exp()
+        taken_for = logits.argmax(dim=1)
+        self.count += torch.bincount(taken_for, minlength=len(self.count))
+        self.marginal.index_add_(0, taken_for, p)
+        self.log_marginal.index_add_(0, taken_for, log_p)
+        self.negentropy.index_add_(0, taken_for, torch.special.entr(p).sum(dim=1).neg())
+
+    @property
+    def mean_posterior(self) -> Tensor:
+        """E p over all samples, float64 [k]."""
+        return self.marginal.sum(dim=0) / self.count.sum()

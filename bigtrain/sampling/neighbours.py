@@ -49,7 +49,7 @@ def nearest(images: Tensor, real: Iterable[Tensor], count: int, features: Featur
     pictures = images.new_empty(len(images), 0, *images.shape[1:])
     seen = 0
     for block in real:
-        near = _squares(wanted, features(block).double())
+        near = squared_distances(wanted, features(block).double())
         order = near.argsort(dim=1, stable=True)[:, :count]
         squares = torch.cat((squares, near.gather(1, order)), dim=1)
         positions = torch.cat((positions, order + seen), dim=1)
@@ -61,8 +61,8 @@ def nearest(images: Tensor, real: Iterable[Tensor], count: int, features: Featur
     return Neighbours(squares.sqrt(), positions, pictures)
 
 
-def _squares(a: Tensor, b: Tensor) -> Tensor:
-    """Squared distances [n, m] of rows [n, d] and [m, d]: |a|² + |b|² - 2a·b."""
+def squared_distances(a: Tensor, b: Tensor) -> Tensor:
+    """Squared Euclidean distances [n, m] of rows [n, d] and [m, d]: |a|² + |b|² - 2a·b."""
     return (a.square().sum(1)[:, None] + b.square().sum(1)[None] - 2 * a @ b.T).clamp(min=0)
 
 

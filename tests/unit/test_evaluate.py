@@ -13,7 +13,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from bigtrain.evaluation.evaluate import METRICS, Evaluation, evaluate, index_batches
+from bigtrain.evaluation.evaluate import Evaluation, evaluate, index_batches
 from bigtrain.evaluation.extractors import Extractor
 from bigtrain.evaluation.metrics import frechet_distance
 from bigtrain.evaluation.protocol import Provenance, score_name
@@ -24,6 +24,7 @@ from bigtrain.storage import Storage
 
 Samples = tuple[torch.Tensor, torch.Tensor]
 SIZE, CLASSES = 4, 3
+ALL = ["fid", "is", "recognition"]
 
 
 class Brightness(Extractor):
@@ -80,12 +81,12 @@ def test_scores_are_those_of_all_samples_at_once(reference: Reference) -> None:
 @pytest.mark.parametrize("num", [50, 9, 2])
 def test_three_ranks_get_what_one_gets(reference: Reference, num: int) -> None:
     """With uneven tails: of 9 samples the last rank has no valid one in some batches, of 2 it has none at all."""
-    evaluation = Evaluation(Brightness(), reference, list(METRICS), num, batch_size=2, splits=2)
+    evaluation = Evaluation(Brightness(), reference, ALL, num, batch_size=2, splits=2)
     parts = [evaluation.gather(sampler, rank, world_size=3) for rank in range(3)]
     for part in parts[1:]:
         for name, sums in part.items():
             parts[0][name].merge_state(sums)
-    whole = evaluate(sampler, Brightness(), reference, list(METRICS), num, batch_size=8, splits=2)
+    whole = evaluate(sampler, Brightness(), reference, ALL, num, batch_size=8, splits=2)
     for score, expected in zip(evaluation.scores(parts[0], Provenance()), whole, strict=True):
         assert score.value == pytest.approx(expected.value, rel=1e-6)
         assert replace(score, value=0, std=None) == replace(expected, value=0, std=None)
@@ -123,7 +124,7 @@ def test_every_batch_is_full_and_progress_counts_the_valid(reference: Reference)
 
 def test_the_global_random_state_is_untouched(reference: Reference) -> None:
     before = torch.get_rng_state(), repr(np.random.get_state())  # noqa: NPY002
-    evaluate(sampler, Brightness(), reference, list(METRICS), num=20, batch_size=8)
+    evaluate(sampler, Brightness(), reference, ALL, num=20, batch_size=8)
     assert torch.equal(torch.get_rng_state(), before[0])
     assert repr(np.random.get_state()) == before[1]  # noqa: NPY002
 
@@ -154,6 +155,7 @@ def test_a_score_carries_its_protocol(reference: Reference) -> None:
         "ema": True,
         "label_distribution": "uniform",
         "seed": 3,
+        "settings": None,
     }
     assert (inception.num_real, inception.protocol.reference, inception.protocol.splits) == (None, None, 5)
 
@@ -176,13 +178,13 @@ def test_score_names(metric: str, num: int, full: bool, name: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"metrics": ["fid", "fdi"]}, r"\['fdi'\] are unknown; valid are \['fid', 'is', 'recognition'\]"),
+        ({"metrics": ["fid", "fdi"]}, r"\['fdi'\] are unknown; valid are \['am', 'c2st', .*'vendi'\]"),
         ({"metrics": []}, "valid are"),
         ({"num": 1}, r"num \(=1\)"),
         ({"batch_size": 0}, r"batch_size \(=0\)"),
         ({"num": 5}, r"splits \(=10\)"),
         ({"reference": None}, "need a reference"),
-        ({"sampler": unlabelled}, "needs the labels"),
+        ({"sampler": unlabelled}, "need the labels"),
         ({"sampler": lambda i: sampler(i[1:])}, "3 images of 4 indices"),
     ],
 )
@@ -191,7 +193,7 @@ def test_what_cannot_be_measured_is_refused(reference: Reference, changes: dict[
         "sampler": sampler,
         "extractor": Brightness(),
         "reference": reference,
-        "metrics": list(METRICS),
+        "metrics": ALL,
         "num": 20,
         "batch_size": 4,
     }
@@ -202,7 +204,7 @@ def test_what_cannot_be_measured_is_refused(reference: Reference, changes: dict[
 def test_recognition_needs_a_classifier_of_the_datas_classes() -> None:
     extractor = Brightness()
     extractor.recognises_labels = False
-    with pytest.raises(ValueError, match="'brightness' is none"):
+    with pytest.raises(ValueError, match="classifier of the data's own classes; the extractor is 'brightness'"):
         evaluate(sampler, extractor, None, ["recognition"], num=20, batch_size=4)
 
 
@@ -225,7 +227,14 @@ def test_a_reference_is_measured_once_and_kept(tmp_path: Path) -> None:
     assert (tmp_path / "evaluation" / "key.safetensors").is_file()
     assert (again.num_real, again.manifest, again.full) == (100, "some manifest", True)
     assert again.class_counts.tolist() == first.class_counts.tolist() == [33, 34, 33]
-    for mine, theirs in [(again.features.mean, first.features.mean), (again.root, first.root)]:
+    assert made[0].posterior is not None
+    for mine, theirs in [
+        (again.features.mean, first.features.mean),
+        (again.root, first.root),
+        (again.posterior, made[0].posterior),
+        *zip(again.samples, made[0].samples, strict=True),
+        *zip(first.samples, made[0].samples, strict=True),
+    ]:
         torch.testing.assert_close(mine, theirs, rtol=0, atol=0)
 
 
@@ -262,7 +271,7 @@ def test_the_content_key_is_of_everything_that_decides() -> None:
         lambda: content_key("a", 4, extractor(), damaged=True),
     ]
     assert len({key() for key in keys}) == len(keys)
-    assert keys[0]() == "2efb516f2139b279", "what was measured by an older bigtrain is found"
+    assert keys[0]() == "df494d0cd3ee2851", "raise VERSION only if what was measured by an older bigtrain is of no use"
     assert [key() for key in keys] == [key() for key in keys]
 
 

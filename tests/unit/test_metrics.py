@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from torch_fidelity.metric_isc import isc_features_to_metric
 from torchmetrics.image.fid import _compute_fid
 
-from bigtrain.evaluation.metrics import frechet_distance, inception_score, square_root
+from bigtrain.evaluation.metrics import (
+    frechet_distance,
+    frechet_distance_of,
+    frechet_distances_of_classes,
+    frechet_infinity,
+    inception_score,
+    square_root,
+)
 from bigtrain.evaluation.statistics import FeatureStatistics, LogitStatistics
 
 
@@ -100,6 +107,37 @@ def test_a_known_root_changes_nothing() -> None:
     root = square_root(one.covariance)
     torch.testing.assert_close(root @ root.T, one.covariance)
     assert frechet_distance(one, two, root) == frechet_distance(one, two)
+
+
+@pytest.mark.parametrize(("n_real", "n_fake"), [(100, 80), (100, 12), (12, 100), (12, 9), (2, 2)])
+def test_from_the_samples_themselves_it_is_the_same(n_real: int, n_fake: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    real, fake = (torch.randn(n, 32, generator=generator) + n for n in (n_real, n_fake))
+    assert frechet_distance_of(real, fake) == pytest.approx(frechet_distance(of(real), of(fake)), rel=1e-9)
+
+
+def test_distances_of_classes() -> None:
+    """Each class by itself: equal, moved by a vector of length 5, and one without two fakes."""
+    real = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(30) % 3
+    fake = torch.cat((real[labels == 0], real[labels == 1] + torch.tensor([3.0, 0, 4, 0]), real[:1]))
+    fake_labels = torch.tensor([0] * 10 + [1] * 10 + [2])
+    equal, moved, lonely = frechet_distances_of_classes(real, labels, fake, fake_labels, 3)
+    assert equal == pytest.approx(0, abs=1e-9)
+    assert moved == pytest.approx(25, rel=1e-5)
+    assert lonely is None
+
+
+def test_fid_infinity_is_without_the_bias_of_few_fakes() -> None:
+    """Of 1000 fakes in 40 dimensions from the reals' own Gaussian the distance is 0, but looks like 40²/(4·1000)."""
+    zero, one = torch.zeros(40, dtype=torch.float64), torch.eye(40, dtype=torch.float64)
+    fakes = [torch.randn(1000, 40, generator=torch.Generator().manual_seed(seed)) for seed in range(4)]
+    plain = [frechet_distance(gaussian(zero, one), of(fake)) for fake in fakes]
+    limits = [frechet_infinity(gaussian(zero, one), fake) for fake in fakes]
+    assert min(plain) > 0.3
+    assert abs(np.mean(limits)) < 0.1
+    shifted = frechet_infinity(gaussian(zero + 1, one), fakes[0])
+    assert shifted == pytest.approx(40, rel=0.04)
 
 
 def score_of(logits: torch.Tensor, splits: int) -> tuple[float, float]:
