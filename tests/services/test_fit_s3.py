@@ -100,7 +100,9 @@ def test_an_error_in_the_trainer_does_not_wait_for_a_dead_store(digits, s3, s3_e
     assert "ZeroDivisionError" in errors.strip().splitlines()[-1]
 
 
-@pytest.mark.parametrize("cached", [True, False], ids=["cache", "ranges"])
+@pytest.mark.parametrize(
+    "cached", [pytest.param(True, id="cache", marks=pytest.mark.long), pytest.param(False, id="ranges")]
+)
 def test_a_server_that_is_killed_and_restarted_changes_nothing(digits, s3, s3_environment, tmp_path, cached):
     url = upload(digits, s3)
     config = tiny_config(digits, evaluation=None)

@@ -128,10 +128,22 @@ def test_slower_is_by_a_factor(config, undisturbed, tmp_path):
     "moment",
     [
         pytest.param(("bigtrain.cli.rollbacks.Rollbacks._collapse", "before", 2), id="with the collapse on record"),
-        pytest.param(("bigtrain.checkpoints.Checkpoints.remove_after", "before", 1), id="with the rollback on record"),
+        pytest.param(
+            ("bigtrain.checkpoints.Checkpoints.remove_after", "before", 1),
+            id="with the rollback on record",
+            marks=pytest.mark.long,
+        ),
         pytest.param(("bigtrain.checkpoints.Checkpoints.remove_after", "after", 1), id="without the later checkpoints"),
-        pytest.param(("bigtrain.cli.run_folder.RunFolder.go_back", "before", 2), id="before the records go back"),
-        pytest.param(("bigtrain.games.AdversarialGame.generator_turn", "after", 22), id="before another checkpoint"),
+        pytest.param(
+            ("bigtrain.cli.run_folder.RunFolder.go_back", "before", 2),
+            id="before the records go back",
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
+            ("bigtrain.games.AdversarialGame.generator_turn", "after", 22),
+            id="before another checkpoint",
+            marks=pytest.mark.long,
+        ),
         pytest.param(("bigtrain.games.AdversarialGame.generator_turn", "after", 26), id="after another checkpoint"),
     ],
 )
