@@ -7,7 +7,7 @@ from typing import Any
 
 from bigtrain.interop.biggan_layouts import layout_of
 from bigtrain.interop.conversion import Conversion, Part
-from bigtrain.interop.names import arguments_of, class_name
+from bigtrain.interop.names import arguments_of, by_name, check_number, class_name
 from bigtrain.networks.layouts import DISCRIMINATOR_WIDTHS
 
 #: Their names of ReLU, in place or not.
@@ -22,14 +22,12 @@ def settings_of(content: Any) -> dict[str, Any]:
     """
     if not isinstance(content, Mapping):
         return {}
-    config = content.get("config", {})
-    config = config if isinstance(config, Mapping) else getattr(config, "__dict__", None)
+    config = by_name(content.get("config", {}))
     if config is None:
         raise ValueError("state_dict: config must hold settings by name")
     found = {**config, "itr": content.get("itr", 0)}
     for name in ("itr", "BN_eps", "SN_eps"):
-        if not isinstance(found.get(name, 0), int | float):
-            raise ValueError(f"state_dict: {name} (={found[name]!r}) must be a number")
+        check_number(found.get(name, 0), f"state_dict: {name}")
     for name, readable in (("norm_style", ("bn",)), ("G_nl", RELUS), ("D_nl", RELUS)):
         if found.get(name, readable[0]) not in readable:
             raise ValueError(f"state_dict: {name} (={found[name]!r}) cannot be read; only {', '.join(readable)}")

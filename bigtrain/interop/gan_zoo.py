@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bigtrain.interop.conversion import Conversion, Part
 from bigtrain.interop.equalized import Constants, check_names, part, read_layers, widths
-from bigtrain.interop.names import needed, state_of
+from bigtrain.interop.names import by_name, check_number, needed, state_of
 from bigtrain.networks import ProgressiveDiscriminator, ProgressiveGenerator
 
 #: Its losses, and whether the generator ends with a tanh under them.
@@ -28,20 +28,19 @@ MOST_CLASSES = 2**16
 
 def generator_names(scales: int) -> dict[str, str]:
     """Its layers and ours, for images of 4², 8², … at so many scales."""
-    names = {"formatLayer": "blocks.0.dense", "groupScale0.0": "blocks.0.conv"}
-    for scale in range(scales):
-        names[f"toRGBLayers.{scale}"] = f"to_rgb.{scale}"
-    for scale in range(1, scales):
-        names[f"scaleLayers.{scale - 1}.0"] = f"blocks.{scale}.conv1"
-        names[f"scaleLayers.{scale - 1}.1"] = f"blocks.{scale}.conv2"
-    return names
+    first = {"formatLayer": "blocks.0.dense", "groupScale0.0": "blocks.0.conv"}
+    return first | _scale_names(scales, "toRGBLayers", "to_rgb")
 
 
 def discriminator_names(scales: int) -> dict[str, str]:
     """Its layers and ours."""
-    names = {"groupScaleZero.0": "blocks.0.conv", "groupScaleZero.1": "blocks.0.dense", "decisionLayer": "logit"}
-    for scale in range(scales):
-        names[f"fromRGBLayers.{scale}"] = f"from_rgb.{scale}"
+    last = {"groupScaleZero.0": "blocks.0.conv", "groupScaleZero.1": "blocks.0.dense", "decisionLayer": "logit"}
+    return last | _scale_names(scales, "fromRGBLayers", "from_rgb")
+
+
+def _scale_names(scales: int, rgb: str, our_rgb: str) -> dict[str, str]:
+    """Of what stands at each scale: the layers to or from images, and the blocks beyond 4²."""
+    names = {f"{rgb}.{scale}": f"{our_rgb}.{scale}" for scale in range(scales)}
     for scale in range(1, scales):
         names[f"scaleLayers.{scale - 1}.0"] = f"blocks.{scale}.conv1"
         names[f"scaleLayers.{scale - 1}.1"] = f"blocks.{scale}.conv2"
@@ -85,7 +84,7 @@ class _Config:
 
     @classmethod
     def of(cls, config: Any) -> _Config:
-        values = config if isinstance(config, Mapping) else getattr(config, "__dict__", None)
+        values = by_name(config)
         if values is None:
             raise ValueError(f"config is a {type(config).__name__}: it must be an object with attributes, or a mapping")
         loss = values.get("lossCriterion", "WGANGP")
@@ -96,8 +95,7 @@ class _Config:
                 "config.perChannelNormalization (=False) is what its own generator cannot do: no such file"
             )
         for name in ("alpha", "leakyReluLeak"):
-            if not isinstance(values.get(name, 0.0), int | float):
-                raise ValueError(f"config.{name} (={values[name]!r}) must be a number")
+            check_number(values.get(name, 0.0), f"config.{name}")
         equalized = bool(values.get("equalizedlR", True))
         return cls(
             alpha=float(values.get("alpha", 0.0)),

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from bigtrain.interop.conversion import Conversion, Part
-from bigtrain.interop.names import NameMap, needed, network_of, renamed, state_of
+from bigtrain.interop.names import NameMap, check_number, needed, network_of, renamed, state_of
 from bigtrain.networks.biggan_deep import BOTTLENECK
 from bigtrain.networks.layouts import GENERATOR_WIDTHS
 
@@ -144,8 +144,7 @@ def _network(
     shared_dim, num_classes = needed(state, "embeddings.weight", what, 2).shape
     latent_dim = needed(state, "generator.gen_z.weight", what, 2).shape[1] - shared_dim
     eps = config.get("eps", DEFAULT_EPS)
-    if not isinstance(eps, int | float):
-        raise ValueError(f"config.json: eps (={eps!r}) must be a number")
+    check_number(eps, "config.json: eps")
     channels = [blocks[0][1] * width, *(block[2] * width for block in blocks)]
     doubles = [bool(block[0]) for block in blocks]
     resolution, attention = 4 << sum(doubles), [] if position is None else [position]

@@ -54,6 +54,17 @@ def needed(state: Mapping[str, Tensor], name: str, what: str, dims: int | None =
     return state[name]
 
 
+def by_name(settings: Any) -> Mapping[str, Any] | None:
+    """Settings that are a mapping, or the attributes of an object; None if they are neither."""
+    return settings if isinstance(settings, Mapping) else getattr(settings, "__dict__", None)
+
+
+def check_number(value: Any, what: str) -> None:
+    """Raises ValueError if a setting, which `what` names, is not a number."""
+    if not isinstance(value, int | float):
+        raise ValueError(f"{what} (={value!r}) must be a number")
+
+
 def counted(state: Mapping[str, Tensor], pattern: str) -> int:
     r"""How many numbers there are in names that begin as a pattern such as `blocks\.(\d+)\.`."""
     return len({found[1] for name in state if (found := re.match(pattern, name))})
