@@ -3,8 +3,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+# Two processes share the test files, in the order of their names: the long ones of tests/distributed come first.
+WORKERS ?= 2
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+SPREAD := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 BENCHMARKS := $(filter-out %/__init__.py,$(wildcard tests/benchmarks/*.py))
 
 .DEFAULT_GOAL := help
@@ -35,10 +38,10 @@ format: install ## format the code and repair what ruff can repair
 	$(BIN)/ruff check --fix .
 
 test: install ## the tests that run on every change
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(SPREAD) $(ARGS)
 
 test-all: install ## these and the long ones
-	$(BIN)/python -m pytest -m "long or not long" $(ARGS)
+	$(BIN)/python -m pytest $(SPREAD) -m "long or not long" $(ARGS)
 
 benchmarks: install ## measure what must not become slow
 	@set -e; for benchmark in $(BENCHMARKS); do \
