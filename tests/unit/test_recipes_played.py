@@ -107,5 +107,7 @@ def assert_player(name: str, player: Player, game: AdversarialGame, config: dict
     assert player.optimizer.param_groups[0]["lr"] == asked["lr"] * rate.factor(game.moment, game.schedule.total_images)
     penalties = [*(mine["weight_regularizers"] or []), *(config["regularizers"] if name == "discriminator" else [])]
     wanted = {each["class_path"].rsplit(".", 1)[1] for each in penalties}
+    if game.classifies:
+        wanted |= {"classifier"} if name == "generator" else {"classifier_real", "classifier_fake"}
     begin = f"loss_{name[0]}/"
     assert {key.removeprefix(begin) for key in game.measured if key.startswith(begin)} - {"adversarial"} == wanted
