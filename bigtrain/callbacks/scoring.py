@@ -3,75 +3,65 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from bigtrain.callbacks.scoring_base import Measurement, Scoring
 from bigtrain.data.batches import to_tensor
 from bigtrain.data.faults import Faults
-from bigtrain.data.progress import progress
 from bigtrain.data.reader import Reader
 from bigtrain.data.shard_set import ShardSet
 from bigtrain.evaluation.classifier import ClassifierExtractor, train_classifier
-from bigtrain.evaluation.evaluate import Evaluation, evaluate
 from bigtrain.evaluation.extractors import Extractor
-from bigtrain.evaluation.inception import InceptionExtractor, inception_available
-from bigtrain.evaluation.protocol import Provenance, Score
-from bigtrain.evaluation.reference import Reference, content_key, measure_reference, reference_statistics
+from bigtrain.evaluation.reference import PARTS, Reference, content_key, measure_reference, reference_statistics
+from bigtrain.evaluation.table import needs_of
 
-#: Images uint8 [n, c, h, w] and labels [n] of sample indices.
-Samples = Callable[[np.ndarray], tuple[Tensor, Tensor]]
 CLASSIFIER_SEED = 0  # so that every run on the same shards is measured by the same classifier
 _log = logging.getLogger(__name__)
 
 
-class Scorer:
+class Scorer(Scoring):
     """Measures generators against the shards at one resolution.
 
     Args:
         shards: whose images are the real ones; what is measured of them is kept beside the first set.
         resolution: at which images are measured; smaller samples are enlarged to it.
-        extractor: `inception`, `classifier` (trained on the labelled shards, kept beside them) or `auto`: Inception
-            if its weights are on this machine, otherwise the classifier.
-        inception_weights: path or URL of Inception's weights.
-        batch_size: images measured at a time.
-        device: of the extractor.
+        by: extractor and protocol.
 
     Raises:
-        ValueError: if a classifier is asked for and the shards have no labels.
+        ValueError: if a classifier is asked for and the shards have no labels, or there is no such extractor.
     """
 
-    def __init__(
-        self,
-        shards: ShardSet,
-        resolution: int,
-        extractor: str = "auto",
-        inception_weights: str | None = None,
-        batch_size: int = 100,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        self.shards, self.storage, self.resolution = shards, shards.storages[0], resolution
-        self.inception_weights, self.batch_size, self.device = inception_weights, batch_size, torch.device(device)
-        if extractor == "auto":
-            extractor = "inception" if inception_weights or inception_available() else "classifier"
-        if extractor == "classifier" and shards.num_classes < 2:
+    def __init__(self, shards: ShardSet, resolution: int, by: Measurement | None = None) -> None:
+        self.shards, self.storage = shards, shards.storages[0]
+        self._reference: Reference | None = None
+        super().__init__(resolution, shards.channels, shards.classes, by or Measurement())
+        if self.kind == "classifier" and shards.num_classes < 2:
             raise ValueError(
                 f"the shards at {shards.url!r} have no labels to train a classifier on, and Inception's weights are "
-                "not on this machine: name them by evaluation.inception_weights, or set evaluation to null"
+                "not on this machine: name them by evaluation.weights (--weights), or set evaluation to null"
             )
-        self.kind = extractor
         #: Of the evaluation alone: what it finds must not change which images the training sees.
         self.faults = Faults(shards.shard_samples, 0, *shards.budget)
 
-    @cached_property
-    def extractor(self) -> Extractor:
-        if self.kind == "inception":
-            return InceptionExtractor(self.inception_weights).to(self.device)
-        key = f"evaluation/classifier-{self.shards.hash[:16]}-r{self.resolution}.safetensors"
+    @property
+    def standard(self) -> str:
+        return f"shards {self.shards.url!r} ({self.shards.hash[:8]}) at {self.resolution}²"
+
+    @property
+    def classifier_key(self) -> str:
+        """Where the classifier is kept, beside the shards."""
+        return f"evaluation/classifier-{self.shards.hash[:16]}-r{self.resolution}.safetensors"
+
+    def _opened(self) -> Extractor:
+        return self.classifier() if self.kind == "classifier" else super()._opened()
+
+    def classifier(self) -> ClassifierExtractor:
+        """The one that is kept beside the shards, or else one that is trained now, and then kept."""
+        key = self.classifier_key
         if not self.storage.exists(key):
             made = train_classifier(
                 self.real_images(),
@@ -80,7 +70,7 @@ class Scorer:
                 self.shards.channels,
                 CLASSIFIER_SEED,
                 trained_on=self.shards.hash,
-                device=self.device,
+                device=self.by.device,
             )
             try:
                 made.save(self.storage, key)
@@ -88,28 +78,41 @@ class Scorer:
                 _log.warning(
                     "the classifier cannot be stored beside the shards, the next run trains it again: %s", error
                 )
-                return made.to(self.device)
-        return ClassifierExtractor.load(self.storage, key).to(self.device)
+                return made
+        return ClassifierExtractor.load(self.storage, key)
 
-    @cached_property
-    def reference(self) -> Reference:
-        """Statistics of all real images, but for damaged ones, as many as the budget allows."""
+    def reference(self, metrics: Sequence[str]) -> Reference | None:
+        """Of all real images, but for damaged ones, as many as the budget allows; measured when it is first needed."""
+        needs = needs_of(metrics)
+        if "reference" not in needs:
+            return None
+        parts = needs & set(PARTS)
+        if self._reference is None or not self._reference.load.keys() >= parts:
+            self._reference = self._measured_reference(parts)
+        return self._reference
+
+    def _measured_reference(self, parts: Collection[str]) -> Reference:
         whole, damaged = (
             content_key(self.shards.hash, self.resolution, self.extractor, damaged=damaged) for damaged in (False, True)
         )
-        found = reference_statistics(self.storage, whole, self._measure, damaged, self.faults.allowed)
+        found = reference_statistics(
+            self.storage, whole, lambda: self._measure(parts), damaged, self.faults.allowed, parts
+        )
         if found.left_out:
             _log.warning(
                 "damaged images are left out of the reference: %d of %d; the protocol of its scores says so",
                 found.left_out,
                 self.shards.samples,
             )
+        for sums in (found.features, found.spatial):
+            if sums is not None:
+                sums.ddof = self.conventions.ddof  # what is kept serves any
         return found
 
-    def _measure(self) -> Reference:
+    def _measure(self, parts: Collection[str]) -> Reference:
         images, classes = self.real_images(self.batch_size), self.shards.num_classes
-        made = measure_reference(images, self.extractor, self.shards.hash, classes)
-        return replace(made, left_out=self.shards.samples - made.num_real)
+        made = measure_reference(images, self.extractor, self.shards.hash, classes, parts=parts)
+        return replace(made, left_out=self.shards.samples - int(made.features.count))
 
     def real_images(self, size: int = 128) -> Iterator[tuple[Tensor, Tensor]]:
         """All sound images of the shards as stored, uint8 [n, c, h, w], and their labels, in batches of `size`.
@@ -119,46 +122,3 @@ class Scorer:
         """
         for images, labels in Reader(self.shards, self.faults).all(self.resolution, size):
             yield to_tensor(images).contiguous(), torch.from_numpy(labels)
-
-    def prepare(self, metrics: Sequence[str], num: int) -> None:
-        """Does before a training what could fail after it: the extractor and the statistics of the real images.
-
-        Raises:
-            ValueError, OSError: if the metrics cannot be had.
-        """
-        Evaluation(self.extractor, self.reference, self._possible(metrics, conditional=True), num, self.batch_size)
-
-    def score(
-        self, samples: Samples, metrics: Sequence[str], num: int, provenance: Provenance, conditional: bool
-    ) -> list[Score]:
-        """The scores of samples 0 … num - 1.
-
-        Args:
-            samples: makes the images and labels of sample indices.
-            metrics: recognition is left out where there is nothing to be recognised, or nobody to recognise it.
-            num: at least 2.
-            provenance: how the samples are made.
-            conditional: whether the samples have labels that they were asked for.
-        """
-        with progress("evaluating", num) as shown:
-            return evaluate(
-                lambda indices: self._measured(samples, indices, conditional),
-                self.extractor,
-                self.reference,
-                self._possible(metrics, conditional),
-                num,
-                self.batch_size,
-                provenance,
-                progress=lambda done, _: shown.update(done),
-            )
-
-    def _possible(self, metrics: Sequence[str], conditional: bool) -> list[str]:
-        able = conditional and self.extractor.recognises_labels
-        return [metric for metric in metrics if able or metric != "recognition"]
-
-    def _measured(self, samples: Samples, indices: np.ndarray, conditional: bool) -> tuple[Tensor, Tensor | None]:
-        images, labels = samples(indices)
-        factor = self.resolution // images.shape[-1]
-        if factor > 1:
-            images = images.repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3)
-        return images, labels if conditional else None

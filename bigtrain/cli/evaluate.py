@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from bigtrain.cli.arguments import Parser
-from bigtrain.cli.comparison import ENDINGS, Entry, minutes_of, plot, table
+from bigtrain.cli.comparison import ENDINGS, Entry, kind_of, minutes_of, plot, table
 from bigtrain.cli.reference import reference_shards
 
 if TYPE_CHECKING:
-    import numpy as np
-    from torch import Tensor
-
-    from bigtrain.callbacks.scoring import Scorer
+    from bigtrain.callbacks.scoring_base import Scoring
     from bigtrain.evaluation.protocol import Score
     from bigtrain.sampling.standing_stats import StandingStats
     from bigtrain.snapshots import Snapshot
 
+_log = logging.getLogger(__name__)
+
 
 def run(arguments: Sequence[str]) -> int:
     """Measures, prints a line a score, and writes them to --json, --table and --plot."""
+    if arguments and arguments[0] == "train-extractor":
+        from bigtrain.cli import train_extractor  # noqa: PLC0415 (only when it is asked for)
+
+        return train_extractor.run(arguments[1:])
     options = _parser().parse_args(arguments)
     options.truncation = _thresholds(options.truncation)
     if options.plot and not options.plot.endswith(ENDINGS):
@@ -66,9 +70,17 @@ def _write(entries: Sequence[Entry], options: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="bigtrain evaluate", description="Scores, each with how it was measured.")
+    parser = Parser(
+        prog="bigtrain evaluate",
+        description="Scores, each with how it was measured. `bigtrain evaluate train-extractor --help` tells how an "
+        "extractor is trained for images that ImageNet does not know.",
+    )
     parser.add_argument("source", metavar="RUN_OR_SNAPSHOT_OR_FOLDER", nargs="+", help="what makes or holds the images")
-    parser.add_argument("--reference", metavar="URL", help="shards of real images (default those of the run)")
+    parser.add_argument(
+        "--reference",
+        metavar="URL",
+        help="shards of real images (default those of the run), or mu and sigma of another library in an .npz",
+    )
     parser.add_argument("--metrics", default="fid,is,recognition", help="default %(default)s")
     parser.add_argument("--num", type=int, help="samples (default 10000; all images of a folder)")
     parser.add_argument(
@@ -81,8 +93,17 @@ def _parser() -> argparse.ArgumentParser:
         help="estimate batch-norm statistics on N batches, such as 100 (default: the training's running averages)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of latents and labels (default %(default)s)")
-    parser.add_argument("--extractor", choices=("auto", "inception", "classifier"), default="auto")
-    parser.add_argument("--inception-weights", metavar="URL", help="default: the usual place of downloads")
+    parser.add_argument("--protocol", metavar="NAME", help="tf1, clean, antialias, dgm-eval or stylegan3 (default tf1)")
+    parser.add_argument(
+        "--extractor",
+        default="auto",
+        help="inception, vgg16, clip-vit-{b-32,b-16,l-14,l-14-336px}, dinov2-vit-{s,b,l,g}-14, classifier (of the "
+        "shards' labels), the FILE.safetensors of train-extractor, or the path of a class, such as my_package.MyNet "
+        "(default: the protocol's; without a protocol the classifier where Inception's weights are not here)",
+    )
+    parser.add_argument("--weights", metavar="URL", help="of the extractor (default: the usual place of downloads)")
+    parser.add_argument("--channels-last", action="store_true", help="may make the extractor's convolutions faster")
+    parser.add_argument("--compiled", action="store_true", help="torch.compile the extractor, for many images")
     parser.add_argument("--batch", type=int, default=100, help="images measured at a time (default %(default)s)")
     parser.add_argument("--json", metavar="FILE", help="where the scores and their protocols go; a path or URL")
     parser.add_argument("--table", metavar="FILE.md", help="the same as a table, a row a source")
@@ -107,7 +128,6 @@ class _Measure:
     """
 
     def __init__(self, source: str, options: argparse.Namespace) -> None:
-        from bigtrain.callbacks.scoring import Scorer  # noqa: PLC0415 (torch: only when there is something to do)
         from bigtrain.sampling.standing_stats import StandingStats, batch_norms  # noqa: PLC0415
         from bigtrain.snapshots import holds_snapshot, load_snapshot  # noqa: PLC0415
 
@@ -124,14 +144,7 @@ class _Measure:
                 self.standing = None  # nothing to estimate in this one
             else:
                 self.standing.check(self.snapshot.generator)
-        needed = self.snapshot.generator.resolution if self.snapshot else None
-        shards, resolution = reference_shards(options.reference, self.snapshot, needed)
-        self.scorer = Scorer(shards, resolution, options.extractor, options.inception_weights, options.batch)
-
-    @property
-    def standard(self) -> tuple[str, int, str]:
-        """What the scores are measured against."""
-        return self.scorer.shards.hash, self.scorer.resolution, self.scorer.kind
+        self.scorer = _scorer(source, self.snapshot, options)
 
     def __call__(self) -> Entry:
         scores: list[Score] = []
@@ -140,23 +153,59 @@ class _Measure:
                 scores.extend(_of_images(self.source, self.scorer, self.options))
             else:
                 scores.extend(_of_snapshot(self.snapshot, self.scorer, self.options, threshold, self.standing))
-        return Entry(self.source, scores, self.scorer.shards.classes, minutes_of(self.source))
+        self._warn_of_few(scores)
+        return Entry(self.source, scores, self.scorer.classes, minutes_of(self.source))
+
+    def _warn_of_few(self, scores: Sequence[Score]) -> None:
+        """A Fréchet distance of fewer samples than dimensions is mostly bias, whatever the samples are."""
+        dim = self.scorer.extractor.feature_dim
+        few = [score for score in scores if kind_of(score.metric) == "fid" and score.num_fake <= dim]
+        if few:
+            _log.warning(
+                "%s is of %d samples in %d dimensions: far above that of many samples; compare it only with scores of "
+                "as many",
+                few[0].metric,
+                few[0].num_fake,
+                dim,
+            )
+
+
+def _scorer(source: str, snapshot: Snapshot | None, options: argparse.Namespace) -> Scoring:
+    """Against shards, or the statistics in an .npz, at the resolution of the snapshot or of the first image."""
+    from bigtrain.callbacks.precomputed import PrecomputedScorer  # noqa: PLC0415 (torch: only when there is need)
+    from bigtrain.callbacks.scoring import Scorer  # noqa: PLC0415
+    from bigtrain.callbacks.scoring_base import Measurement  # noqa: PLC0415
+    from bigtrain.cli.pictures import open_pictures  # noqa: PLC0415
+    from bigtrain.evaluation.precomputed import is_precomputed  # noqa: PLC0415
+
+    by = Measurement(
+        options.extractor, options.weights, options.protocol, options.batch, options.channels_last, options.compiled
+    )
+    if options.reference is not None and is_precomputed(options.reference):
+        if snapshot is None:
+            return PrecomputedScorer(options.reference, open_pictures(source).resolution, None, by)
+        generator = snapshot.generator
+        return PrecomputedScorer(options.reference, generator.resolution, generator.image_channels, by)
+    shards, resolution = reference_shards(
+        options.reference, snapshot, None if snapshot is None else snapshot.generator.resolution
+    )
+    return Scorer(shards, resolution, by)
 
 
 def _check_comparable(measures: Sequence[_Measure]) -> None:
     first, *others = measures
     for other in others:
-        if other.standard != first.standard:
+        if (other.scorer.standard, other.scorer.kind) != (first.scorer.standard, first.scorer.kind):
             raise ValueError(
-                f"{first.source!r} and {other.source!r} have other real images to be compared with (shards "
-                f"{first.scorer.shards.url!r} at {first.scorer.resolution}² and {other.scorer.shards.url!r} at "
-                f"{other.scorer.resolution}²): name one --reference, or evaluate them by themselves"
+                f"{first.source!r} and {other.source!r} have other real images to be compared with "
+                f"({first.scorer.standard} and {other.scorer.standard}): name one --reference, or evaluate them by "
+                "themselves"
             )
 
 
 def _of_snapshot(
     snapshot: Snapshot,
-    scorer: Scorer,
+    scorer: Scoring,
     options: argparse.Namespace,
     truncation: float | None,
     standing: StandingStats | None,
@@ -178,29 +227,13 @@ def _of_snapshot(
     return scorer.score(sampler, options.metrics.split(","), options.num or 10000, provenance, conditional)
 
 
-def _of_images(url: str, scorer: Scorer, options: argparse.Namespace) -> list[Score]:
-    """A folder or zip of images: cropped and resized as `shards build` does, without labels."""
-    from bigtrain.data.sources import open_source  # noqa: PLC0415
-    from bigtrain.evaluation.protocol import Provenance  # noqa: PLC0415
+def _of_images(url: str, scorer: Scoring, options: argparse.Namespace) -> list[Score]:
+    from bigtrain.cli.pictures import open_pictures  # noqa: PLC0415
 
-    source = open_source(url, scorer.shards.channels, unlabelled=True)
-    num = options.num or len(source)
-    if num > len(source):
-        raise ValueError(f"--num (={num}) is more than the {len(source)} images in {url!r}")
-    return scorer.score(_images_of(source, scorer), options.metrics.split(","), num, Provenance(), conditional=False)
-
-
-def _images_of(source, scorer: Scorer) -> Callable[[np.ndarray], tuple[Tensor, Tensor]]:  # type: ignore[no-untyped-def]
-    import numpy as np  # noqa: PLC0415
-    import torch  # noqa: PLC0415
-
-    from bigtrain.data.images import prepare  # noqa: PLC0415
-
-    resolution, channels = scorer.resolution, scorer.shards.channels
-
-    def samples(indices: np.ndarray) -> tuple[Tensor, Tensor]:
-        pictures = [prepare(source.load(int(i)), [resolution], channels)[resolution] for i in indices]
-        pixels = np.stack([np.asarray(picture).reshape(resolution, resolution, channels) for picture in pictures])
-        return torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.zeros(len(indices), dtype=torch.int64)
-
-    return samples
+    pictures = open_pictures(url, scorer.resolution, scorer.channels)
+    num = options.num or len(pictures)
+    if num > len(pictures):
+        raise ValueError(f"--num (={num}) is more than the {len(pictures)} images in {url!r}")
+    scores = scorer.score(pictures, options.metrics.split(","), num, pictures.provenance, conditional=False)
+    pictures.tell_of_others()
+    return scores

@@ -165,12 +165,13 @@ def _features(options: argparse.Namespace, shards: ShardSet, resolution: int) ->
         return neighbours.pixels
 
     from bigtrain.callbacks.scoring import Scorer  # noqa: PLC0415 (lightning and the metrics: only if need be)
+    from bigtrain.callbacks.scoring_base import Measurement  # noqa: PLC0415
 
-    extractor = Scorer(shards, resolution, options.extractor).extractor
+    extractor = Scorer(shards, resolution, Measurement(options.extractor)).extractor
 
     def features(images: Tensor) -> Tensor:
         parts = images.split(REAL_IMAGES_AT_A_TIME)
-        return torch.cat([extractor.padded_features(part, REAL_IMAGES_AT_A_TIME)[0] for part in parts]).cpu()
+        return torch.cat([extractor.measure(part, REAL_IMAGES_AT_A_TIME).features for part in parts]).cpu()
 
     return features
 

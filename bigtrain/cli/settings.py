@@ -35,23 +35,29 @@ class Evaluation:
         every_kimg: the cadence (0: only at the end).
         num: samples.
         metrics: any of fid, is, recognition.
-        extractor: `inception` needs its weights; `classifier` is trained on the labelled shards; `auto` takes
-            Inception if its weights are on this machine, otherwise the classifier.
-        inception_weights: a path or URL of Inception's weights; null for the usual place of downloads.
+        extractor: `inception`, `vgg16`, `clip-vit-l-14` … (see `bigtrain evaluate --help`), `classifier` (trained on
+            the labelled shards), the FILE.safetensors of one that was trained before, or the path of a class; `auto`
+            takes the protocol's, but without a protocol the classifier where Inception's weights are not here.
+        weights: a path or URL of the extractor's weights; null for the usual place of downloads.
+        protocol: `tf1`, `clean`, `antialias`, `dgm-eval` or `stylegan3`; null for `tf1`.
         truncation: of the samples; null for none.
         standing_stats: batches on which batch-norm statistics are estimated for the samples, such as 100; null for the
             training's running averages.
         batch_size: images made and measured at a time.
+        channels_last, compiled: how the extractor computes; worth it for many images.
     """
 
     every_kimg: float = 0.0
     num: int = 10000
     metrics: list[str] = field(default_factory=lambda: ["fid", "is", "recognition"])
-    extractor: Literal["auto", "inception", "classifier"] = "auto"
-    inception_weights: str | None = None
+    extractor: str = "auto"
+    weights: str | None = None
+    protocol: str | None = None
     truncation: float | None = None
     standing_stats: int | None = None
     batch_size: int = 100
+    channels_last: bool = False
+    compiled: bool = False
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from bigtrain.callbacks.metrics import Metrics
 from bigtrain.callbacks.progress import TrainingProgress
 from bigtrain.callbacks.samples import Samples
 from bigtrain.callbacks.scoring import Scorer
+from bigtrain.callbacks.scoring_base import Measurement
 from bigtrain.callbacks.throughput import Throughput
 from bigtrain.callbacks.watching import Stragglers, Watching
 from bigtrain.checkpoints import Checkpoints
@@ -202,7 +203,15 @@ class Training:
         if wanted.standing_stats is not None:
             StandingStats(wanted.standing_stats, []).check(self.game.generator_network)
         resolution = self.game.generator_network.resolution
-        scorer = Scorer(self.data.shards, resolution, wanted.extractor, wanted.inception_weights, wanted.batch_size)
+        by = Measurement(
+            wanted.extractor,
+            wanted.weights,
+            wanted.protocol,
+            wanted.batch_size,
+            wanted.channels_last,
+            wanted.compiled,
+        )
+        scorer = Scorer(self.data.shards, resolution, by)
         records = self.folder.evaluation
         return [
             Evaluating(

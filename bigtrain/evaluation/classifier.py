@@ -71,12 +71,18 @@ class ClassifierExtractor(Extractor):
 
         Raises:
             FileNotFoundError: if there is no such object.
+            ValueError: if it is damaged, or no classifier.
         """
-        weights, stored = unpack(storage.read(key))
-        card = ClassifierCard(**stored)
-        with seeded(0, "classifier"):  # the constructor draws initial weights
-            network = Classifier(card.resolution, card.channels, card.num_classes)
-        network.load_state_dict(weights)
+        weights, stored = unpack(storage.read(key), storage.locate(key))
+        try:
+            card = ClassifierCard(**stored)
+            with seeded(0, "classifier"):  # the constructor draws initial weights
+                network = Classifier(card.resolution, card.channels, card.num_classes)
+            network.load_state_dict(weights)
+        except (TypeError, RuntimeError) as error:
+            raise ValueError(
+                f"{storage.locate(key)} is no classifier of `bigtrain evaluate train-extractor`"
+            ) from error
         return cls(network, card)
 
 

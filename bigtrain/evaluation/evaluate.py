@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
+from bigtrain.evaluation.conventions import TF1, Conventions
 from bigtrain.evaluation.extractors import Extractor, exact_arithmetic
 from bigtrain.evaluation.kept import KEPT, Kept, KeptFeatures, KeptImages, kept_images
-from bigtrain.evaluation.measuring import Spatial, measure
 from bigtrain.evaluation.protocol import Protocol, Provenance, Score, score_name
-from bigtrain.evaluation.reference import Reference
+from bigtrain.evaluation.reference import PARTS, Reference
 from bigtrain.evaluation.statistics import (
     DirectionStatistics,
     FeatureStatistics,
@@ -25,7 +26,7 @@ from bigtrain.evaluation.statistics import (
     SpatialStatistics,
     Sums,
 )
-from bigtrain.evaluation.table import METRICS, Gathered
+from bigtrain.evaluation.table import METRICS, Gathered, needs_of
 
 #: Makes the samples of these global indices: uint8 images [n, c, h, w] and the labels asked for [n], None without.
 Sampler = Callable[[NDArray[np.int64]], tuple[Tensor, Tensor | None]]
@@ -36,7 +37,9 @@ Progress = Callable[[int, int], None]
 #: From the evaluation and the shape [c, h, w] of an image to what is added up over its samples.
 STATISTICS: dict[str, Callable[[Evaluation, Sequence[int]], Sums]] = {
     "features": lambda asked, _: FeatureStatistics(
-        asked.extractor.feature_dim, None if asked.reference is None else asked.reference.features.mean
+        asked.extractor.feature_dim,
+        None if asked.reference is None else asked.reference.features.mean,
+        asked.conventions.ddof,
     ),
     "spatial": lambda asked, _: _spatial_statistics(asked),
     "logits": lambda asked, _: LogitStatistics(asked.num, asked.extractor.num_classes, asked.splits),
@@ -47,13 +50,21 @@ STATISTICS: dict[str, Callable[[Evaluation, Sequence[int]], Sums]] = {
     "images": lambda asked, shape: KeptImages(min(asked.num, kept_images(shape)), shape),
 }
 
+
+def _has_kept(part: str, asked: Evaluation) -> bool:
+    return asked.reference is None or part in asked.reference.load
+
+
 #: What a metric can need besides samples, and what is wrong if it is not there.
 NEEDS: dict[str, tuple[Callable[[Evaluation], bool], str]] = {
     "reference": (lambda asked: asked.reference is not None, "need a reference of real images"),
-    "samples": (
-        lambda asked: asked.reference is None or asked.reference.load is not None,
-        "need the features of single real images, and this reference has only sums of them: measure it from shards",
-    ),
+    **{
+        part: (
+            partial(_has_kept, part),
+            "need single real images, and this reference has only sums of them: measure it from shards",
+        )
+        for part in PARTS
+    },
     "real_labels": (
         lambda asked: asked.reference is None or len(asked.reference.class_counts) > 0,
         "need labels of the real images, and the reference has none",
@@ -66,7 +77,7 @@ NEEDS: dict[str, tuple[Callable[[Evaluation], bool], str]] = {
     "classifier": (lambda asked: asked.extractor.recognises_labels, "need a classifier of the data's own classes"),
     "spatial": (
         lambda asked: (
-            isinstance(asked.extractor, Spatial) and (asked.reference is None or asked.reference.spatial is not None)
+            asked.extractor.spatial_dim > 0 and (asked.reference is None or asked.reference.spatial is not None)
         ),
         "need an extractor with spatial features, and a reference by it",
     ),
@@ -75,9 +86,9 @@ NEEDS: dict[str, tuple[Callable[[Evaluation], bool], str]] = {
 
 
 def _spatial_statistics(asked: Evaluation) -> SpatialStatistics:
-    assert isinstance(asked.extractor, Spatial)
     reals = None if asked.reference is None else asked.reference.spatial
-    return SpatialStatistics(asked.extractor.spatial_dim, None if reals is None else reals.mean)
+    mean = None if reals is None else reals.mean
+    return SpatialStatistics(asked.extractor.spatial_dim, mean, asked.conventions.ddof)
 
 
 @dataclass(frozen=True)
@@ -90,19 +101,17 @@ class Evaluation:
     num: int
     batch_size: int
     splits: int = 10
+    conventions: Conventions = TF1
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.metrics if name not in METRICS]
-        if unknown or not self.metrics:
-            raise ValueError(f"metrics (={list(self.metrics)}): {unknown} are unknown; valid are {sorted(METRICS)}")
+        needs = needs_of(self.metrics)
         if self.num < 2 or self.batch_size < 1:
             raise ValueError(f"num (={self.num}) must be at least 2, batch_size (={self.batch_size}) at least 1")
         if "is" in self.metrics and not 1 <= self.splits <= self.num:
             raise ValueError(f"splits (={self.splits}) must be at least 1 and at most num (={self.num})")
         for need, (is_there, message) in NEEDS.items():
-            wanting = self._that_need(need)
-            if wanting and not is_there(self):
-                raise ValueError(f"metrics {wanting} {message}; the extractor is {self.extractor.name!r}")
+            if need in needs and not is_there(self):
+                raise ValueError(f"metrics {self._that_need(need)} {message}; the extractor is {self.extractor.name!r}")
         for name in self.metrics:
             if self._least_count() < METRICS[name].least:
                 raise ValueError(
@@ -130,7 +139,7 @@ class Evaluation:
             self._check_samples(images, labels)
             if statistics is None:
                 statistics = self._statistics(images.shape[1:])
-            measures = measure(self.extractor, images, self.batch_size)
+            measures = self.extractor.measure(images, self.batch_size)
             device = measures.logits.device
             statistics.update(  # hands each statistic the arguments that it names
                 features=measures.features[:valid],
@@ -164,7 +173,8 @@ class Evaluation:
             expected = len(sums.rows) if isinstance(sums, Kept) else self.num
             counted = int(torch.as_tensor(sums.count).sum())
             assert counted == expected, f"{name}: {counted} samples of {expected} were gathered"
-        gathered = Gathered({name: sums.cpu() for name, sums in statistics.items()}, self.reference, self.extractor)
+        on_cpu = {name: sums.cpu() for name, sums in statistics.items()}
+        gathered = Gathered(on_cpu, self.reference, self.extractor, self.conventions)
         return [self._score(name, gathered, provenance) for name in self.metrics]
 
     def _score(self, name: str, gathered: Gathered, provenance: Provenance) -> Score:
@@ -190,6 +200,7 @@ class Evaluation:
                 provenance,
                 num_real,
                 gathered.settings(metric),
+                self.conventions,
             ),
             per_class=result.per_class,
         )
@@ -218,6 +229,7 @@ def evaluate(
     provenance: Provenance | None = None,
     *,
     splits: int = 10,
+    conventions: Conventions = TF1,
     rank: int = 0,
     world_size: int = 1,
     progress: Progress | None = None,
@@ -235,13 +247,14 @@ def evaluate(
         batch_size: of the sampler and the extractor on each rank; the last batch is padded to it.
         provenance: how the samples are made, for the protocol.
         splits: parts of the samples for the Inception Score.
+        conventions: of the protocol that extractor and reference were made by.
         rank, world_size: which of the samples are this process's.
         progress: is called after each batch.
 
     Raises:
         ValueError: if a metric is unknown, or cannot be had from this extractor, reference, sampler or `num`.
     """
-    evaluation = Evaluation(extractor, reference, metrics, num, batch_size, splits)
+    evaluation = Evaluation(extractor, reference, metrics, num, batch_size, splits, conventions)
     statistics = evaluation.gather(sampler, rank, world_size, progress)
     if world_size > 1:
         for sums in statistics.values():

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -16,27 +16,28 @@ from torch import Tensor
 
 from bigtrain.evaluation.extractors import Extractor
 from bigtrain.evaluation.kept import KEPT, Choice, kept_images
-from bigtrain.evaluation.measuring import Spatial, measure
 from bigtrain.evaluation.metrics import square_root
 from bigtrain.evaluation.statistics import FeatureStatistics
 from bigtrain.evaluation.tensor_file import pack, unpack
 from bigtrain.storage import Storage
 
 #: To be raised when the same images would give other statistics.
-VERSION = 2
+VERSION = 3
 _log = logging.getLogger(__name__)
 
 
-class RealSamples(NamedTuple):
-    """Some of the real images, at random: features [m, d] float32, images uint8 [p, c, h, w], int64 labels of both.
+#: What can be kept of some of the real images, chosen at random, for the metrics that sums do not serve.
+PARTS = REAL_FEATURES, REAL_IMAGES = "real_features", "real_images"
 
-    Without labels these are -1.
+
+class Labelled(NamedTuple):
+    """Rows of some of the real images, features float32 [m, d] or pixels uint8 [m, c, h, w].
+
+    Their labels are int64 [m], -1 without labels.
     """
 
-    features: Tensor
+    rows: Tensor
     labels: Tensor
-    images: Tensor
-    image_labels: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +52,7 @@ class Reference:
         left_out: but for so many damaged images.
         spatial: as `features`, of the extractor's spatial features; None if it has none.
         posterior: mean p(y|x) of its logits, float64 [k]; None if that is not known.
-        load: reads the samples that were kept, for the metrics that sums do not serve; None if none were.
+        load: for each of PARTS that was kept, what reads it.
     """
 
     features: FeatureStatistics
@@ -61,12 +62,17 @@ class Reference:
     left_out: int = 0
     spatial: FeatureStatistics | None = None
     posterior: Tensor | None = None
-    load: Callable[[], RealSamples] | None = None
+    load: Mapping[str, Callable[[], Labelled]] = field(default_factory=dict)
 
     @cached_property
-    def samples(self) -> RealSamples:
-        assert self.load is not None
-        return self.load()
+    def kept(self) -> Labelled:
+        """Some of the features."""
+        return self.load[REAL_FEATURES]()
+
+    @cached_property
+    def images(self) -> Labelled:
+        """Some of the images."""
+        return self.load[REAL_IMAGES]()
 
     @cached_property
     def spatial_root(self) -> Tensor:
@@ -75,7 +81,8 @@ class Reference:
         return square_root(self.spatial.covariance)
 
     @property
-    def num_real(self) -> int:
+    def num_real(self) -> int | None:
+        """None if it is not known, as of statistics that others have measured."""
         return int(self.features.count)
 
     @cached_property
@@ -114,6 +121,7 @@ def measure_reference(
     manifest: str,
     num_classes: int = 0,
     full: bool = True,
+    parts: Collection[str] = (),
 ) -> Reference:
     """Measures real images.
 
@@ -124,13 +132,14 @@ def measure_reference(
         manifest: hash of the manifest of the images.
         num_classes: of the labels; 0 if there are none.
         full: whether the batches are the whole training set.
+        parts: of PARTS, what to keep.
 
     Raises:
         ValueError: if there are fewer than two images.
     """
     gathering: _Gathering | None = None
     for images, labels in batches:
-        gathering = gathering or _Gathering(extractor, len(images), images.shape[1:], num_classes)
+        gathering = gathering or _Gathering(extractor, len(images), images.shape[1:], num_classes, parts)
         gathering.update(images, labels)
     if gathering is None or gathering.features.count < 2:
         raise ValueError("a reference needs at least 2 real images")
@@ -140,17 +149,20 @@ def measure_reference(
 class _Gathering:
     """What `measure_reference` has seen so far; the arguments are its first batch's size and shape of an image."""
 
-    def __init__(self, extractor: Extractor, batch_size: int, shape: torch.Size, num_classes: int) -> None:
+    def __init__(
+        self, extractor: Extractor, batch_size: int, shape: torch.Size, num_classes: int, parts: Collection[str]
+    ) -> None:
         self.extractor, self.batch_size = extractor, batch_size
         self.features = FeatureStatistics(extractor.feature_dim)
-        self.spatial = FeatureStatistics(extractor.spatial_dim) if isinstance(extractor, Spatial) else None
+        self.spatial = FeatureStatistics(extractor.spatial_dim) if extractor.spatial_dim else None
         self.posterior = torch.zeros(extractor.num_classes, dtype=torch.float64, device=extractor.device)
         self.class_counts = torch.zeros(num_classes, dtype=torch.int64)
-        self.rows, self.images = Choice(KEPT), Choice(kept_images(shape))
+        limits = {REAL_FEATURES: KEPT, REAL_IMAGES: kept_images(shape)}
+        self.choices = {part: Choice(limits[part]) for part in parts}
 
     def update(self, images: Tensor, labels: Tensor | None) -> None:
         self.batch_size = max(self.batch_size, len(images))
-        features, logits, spatial = measure(self.extractor, images, self.batch_size)
+        features, logits, spatial = self.extractor.measure(images, self.batch_size)
         first = int(self.features.count)
         indices = first + np.arange(len(images))
         for statistics, measured in ((self.features, features), (self.spatial, spatial)):
@@ -163,19 +175,29 @@ class _Gathering:
         if labels is not None and len(self.class_counts):
             self.class_counts += torch.bincount(labels.cpu(), minlength=len(self.class_counts))
         known = torch.full((len(images),), -1) if labels is None else labels
-        self.rows.update(indices, features, known)
-        self.images.update(indices, images, known)
+        for part, choice in self.choices.items():
+            choice.update(indices, features if part == REAL_FEATURES else images, known)
 
     def reference(self, manifest: str, full: bool) -> Reference:
-        samples = RealSamples(*self.rows.rows_and_labels(), *self.images.rows_and_labels())
+        kept = {part: Labelled(*choice.rows_and_labels()) for part, choice in self.choices.items()}
         posterior = self.posterior.cpu() / self.features.count.cpu()
         spatial = None if self.spatial is None else self.spatial.cpu()
         features, counts = self.features.cpu(), self.class_counts
-        return Reference(features, counts, manifest, full, 0, spatial, posterior, lambda: samples)
+        load = {part: partial(_itself, labelled) for part, labelled in kept.items()}
+        return Reference(features, counts, manifest, full, 0, spatial, posterior, load)
+
+
+def _itself(labelled: Labelled) -> Labelled:
+    return labelled
 
 
 def reference_statistics(
-    storage: Storage, key: str, make: Callable[[], Reference], damaged_key: str | None = None, may_lack: int = 0
+    storage: Storage,
+    key: str,
+    make: Callable[[], Reference],
+    damaged_key: str | None = None,
+    may_lack: int = 0,
+    parts: Collection[str] = (),
 ) -> Reference:
     """The statistics that are stored under the key below the shards, or else those of `make`, which are then stored.
 
@@ -187,30 +209,31 @@ def reference_statistics(
         make: measures them.
         damaged_key: of those that are without damaged images.
         may_lack: so many of them; what was stored with more left out is measured again.
+        parts: of PARTS, what must be there too.
     """
     for one, most in ((key, 0), (damaged_key, may_lack)):
         if one is not None and storage.exists(_name(one)):
-            reference = _from_bytes(storage.read(_name(one)), _loader(storage, one))
-            if reference.left_out <= most:
+            reference = _from_storage(storage, one)
+            if reference.left_out <= most and reference.load.keys() >= set(parts):
                 return reference
     reference = make()
     made = (reference.left_out and damaged_key) or key
     try:
-        if reference.load is not None:  # first: where the statistics are, the samples are too
-            storage.write(_name(made, "-samples"), pack(reference.samples._asdict(), {}))
-            reference = replace(reference, load=_loader(storage, made))  # not to be held in memory until they are used
+        for part, load in reference.load.items():
+            storage.write(_name(made, part), pack(load()._asdict(), {}))
         storage.write(_name(made), _to_bytes(reference))
+        return _from_storage(storage, made)  # what was kept is not held in memory until it is used
     except OSError as error:
         _log.warning("the statistics of the real images cannot be stored, the next run computes them again: %s", error)
     return reference
 
 
 def _name(key: str, part: str = "") -> str:
-    return f"evaluation/{key}{part}.safetensors"
+    return f"evaluation/{key}{part and '-'}{part}.safetensors"
 
 
-def _loader(storage: Storage, key: str) -> Callable[[], RealSamples]:
-    return lambda: RealSamples(**unpack(storage.read(_name(key, "-samples")))[0])
+def _kept(storage: Storage, name: str) -> Labelled:
+    return Labelled(**unpack(storage.read(name), storage.locate(name))[0])
 
 
 def _to_bytes(reference: Reference) -> bytes:
@@ -222,21 +245,21 @@ def _to_bytes(reference: Reference) -> bytes:
     if reference.posterior is not None:
         tensors["posterior"] = reference.posterior
     card = {"manifest": reference.manifest, "full": reference.full, "left_out": reference.left_out}
-    return pack(tensors, {**card, "samples": reference.load is not None})
+    return pack(tensors, card)
 
 
-def _from_bytes(content: bytes, load: Callable[[], RealSamples]) -> Reference:
-    tensors, card = unpack(content)
+def _from_storage(storage: Storage, key: str) -> Reference:
+    tensors, card = unpack(storage.read(_name(key)), storage.locate(_name(key)))
     class_counts, posterior = tensors.pop("class_counts"), tensors.pop("posterior", None)
     spatial = {name: tensors.pop(name) for name in list(tensors) if name.startswith("spatial.")}
-    kept = load if card.pop("samples") else None
+    there = (part for part in PARTS if storage.exists(_name(key, part)))
     return Reference(
         _statistics(tensors),
         class_counts,
         **card,
         spatial=_statistics({name.removeprefix("spatial."): one for name, one in spatial.items()}) if spatial else None,
         posterior=posterior,
-        load=kept,
+        load={part: partial(_kept, storage, _name(key, part)) for part in there},
     )
 
 

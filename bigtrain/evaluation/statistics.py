@@ -50,6 +50,7 @@ class FeatureStatistics(Sums):
         dim: length d of a feature vector.
         shift: float [d], close to the mean (say, that of the real features): the sums are of x - shift, so that the
             covariance is not the small difference of two large numbers. Parts to be merged must share it.
+        ddof: of the covariance, which is the sum of squares over n - ddof. The sums are the same for each.
     """
 
     shift: Tensor
@@ -57,9 +58,9 @@ class FeatureStatistics(Sums):
     total: Tensor
     outer: Tensor
 
-    def __init__(self, dim: int, shift: Tensor | None = None) -> None:
+    def __init__(self, dim: int, shift: Tensor | None = None, ddof: int = 1) -> None:
         super().__init__()
-        self.dim = dim
+        self.dim, self.ddof = dim, ddof
         shift = torch.zeros(dim) if shift is None else shift.detach()
         self.register_buffer("shift", shift.to(torch.float64), persistent=False)
         self.add_sum("count")
@@ -90,14 +91,14 @@ class FeatureStatistics(Sums):
 
     @property
     def covariance(self) -> Tensor:
-        """Unbiased (ddof 1), float64 [d, d].
+        """With `ddof` 1 the unbiased one, float64 [d, d].
 
         Raises:
             ValueError: if there are fewer than two samples.
         """
         if self.count < 2:
             raise ValueError(f"count (={int(self.count)}) of samples must be at least 2 for a covariance")
-        return (self.outer - torch.outer(self.total, self.total) / self.count) / (self.count - 1)
+        return (self.outer - torch.outer(self.total, self.total) / self.count) / (self.count - self.ddof)
 
 
 class SpatialStatistics(FeatureStatistics):

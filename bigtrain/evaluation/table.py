@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -10,12 +10,15 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from bigtrain.evaluation import metrics
+from bigtrain.evaluation.conventions import TF1, Conventions
 from bigtrain.evaluation.extractors import Extractor
 from bigtrain.evaluation.metrics.classification import classification_accuracy
-from bigtrain.evaluation.reference import Reference
+from bigtrain.evaluation.reference import REAL_FEATURES, REAL_IMAGES, Labelled, Reference
 
 #: MiFID takes a set whose mean distance is at least this for new (torchmetrics and the Kaggle competition).
 COSINE_THRESHOLD = 0.1
+#: Statistics that keep samples, and the part of the reference that they are compared with.
+KEPT_PARTS = {"kept": REAL_FEATURES, "images": REAL_IMAGES}
 
 
 class Result(NamedTuple):
@@ -33,8 +36,7 @@ class Gathered:
     statistics: Mapping[str, Any]
     known: Reference | None
     extractor: Extractor
-    neighbours: int = 3  # k of precision and recall
-    strict: bool = False
+    conventions: Conventions = TF1
 
     @property
     def reference(self) -> Reference:
@@ -51,20 +53,23 @@ class Gathered:
     def fake(self) -> Tensor:
         return self.statistics["kept"].rows
 
+    def _reals(self, statistic: str) -> Labelled:
+        return self.reference.kept if statistic == "kept" else self.reference.images
+
     @cached_property
     def pairs(self) -> metrics.Pairs:
         """Features of reals and fakes, on the extractor's device."""
         device = self.extractor.device
-        return metrics.Pairs(self.reference.samples.features.to(device), self.fake.to(device), self.strict)
+        return metrics.Pairs(self.reference.kept.rows.to(device), self.fake.to(device), self.conventions.strict)
 
     @cached_property
     def precision_recall(self) -> tuple[float, float]:
-        return metrics.precision_recall(self.pairs, self.neighbours)
+        return metrics.precision_recall(self.pairs, self.conventions.neighbours)
 
     def settings(self, metric: Metric) -> str | None:
         """What else fixes the metric, with its numbers."""
-        ball = "<" if self.strict else "<="
-        return metric.settings and metric.settings.format(neighbours=self.neighbours, ball=ball)
+        ball = "<" if self.conventions.strict else "<="
+        return metric.settings and metric.settings.format(neighbours=self.conventions.neighbours, ball=ball)
 
     @cached_property
     def fid(self) -> float:
@@ -73,10 +78,9 @@ class Gathered:
 
     def counts(self, statistic: str, num: int) -> tuple[int, int | None]:
         """Fakes and reals that a metric of this statistic looks at, of `num` fakes."""
-        if statistic in ("kept", "images"):
-            samples = None if self.known is None or self.known.load is None else self.known.samples
-            reals = samples and len(samples.features if statistic == "kept" else samples.images)
-            return len(self.statistics[statistic].rows), reals
+        if statistic in KEPT_PARTS:
+            compared = self.known is not None and KEPT_PARTS[statistic] in self.known.load
+            return len(self.statistics[statistic].rows), len(self._reals(statistic).rows) if compared else None
         return num, None if self.known is None else self.known.num_real
 
 
@@ -106,9 +110,11 @@ def _spatial_frechet(gathered: Gathered) -> Result:
 
 
 def _frechet_of_classes(gathered: Gathered) -> Result:
-    kept, samples = gathered.statistics["kept"], gathered.reference.samples
+    fakes, reals = gathered.statistics["kept"], gathered.reference.kept
     classes = len(gathered.reference.class_counts)
-    each = metrics.frechet_distances_of_classes(samples.features, samples.labels, kept.rows, kept.labels, classes)
+    each = metrics.frechet_distances_of_classes(
+        reals.rows, reals.labels, fakes.rows, fakes.labels, classes, gathered.conventions.ddof
+    )
     return _mean_of_classes(each)
 
 
@@ -140,10 +146,10 @@ def _known(values: Tensor) -> list[float | None]:
 
 
 def _classification(gathered: Gathered) -> Result:
-    fakes, samples = gathered.statistics["images"], gathered.reference.samples
+    fakes, reals = gathered.statistics["images"], gathered.reference.images
     classes = len(gathered.reference.class_counts)
     counts = classification_accuracy(
-        fakes.rows.cpu(), fakes.labels.cpu(), samples.images, samples.image_labels, classes, gathered.extractor.device
+        fakes.rows.cpu(), fakes.labels.cpu(), reals.rows, reals.labels, classes, gathered.extractor.device
     )
     return Result(float(counts.fraction), None, _known(counts.per_class))
 
@@ -155,7 +161,7 @@ def _similarity(gathered: Gathered) -> Result:
 
 
 def _wasserstein(gathered: Gathered) -> Result:
-    fake, real = gathered.statistics["images"].rows, gathered.reference.samples.images
+    fake, real = gathered.statistics["images"].rows, gathered.reference.images.rows
     if fake.shape[1:] != real.shape[1:]:
         raise ValueError(f"swd compares images of one shape; fakes are {list(fake.shape[1:])}, reals {real.shape[1:]}")
     return Result(metrics.sliced_wasserstein(real[:SWD_IMAGES], fake[:SWD_IMAGES]))
@@ -188,7 +194,8 @@ def _of_features(function: Callable[[Tensor, Tensor], Any]) -> Callable[[Gathere
 
 
 SWD_IMAGES = 4096
-_PAIRS, _POSTERIOR = ("reference", "samples"), ("reference", "logits", "posterior")
+_PAIRS, _PIXELS = ("reference", REAL_FEATURES), ("reference", REAL_IMAGES)
+_POSTERIOR = ("reference", "logits", "posterior")
 _BALLS = "k {neighbours}, {ball}"
 
 METRICS = {
@@ -240,8 +247,20 @@ METRICS = {
     "intra_fid": Metric(("kept",), _frechet_of_classes, (*_PAIRS, "labels", "real_labels"), "mean over classes"),
     # kept images
     "ms_ssim": Metric(("images",), _similarity, settings="at most 1000 pairs, within a class if there are any"),
-    "swd": Metric(("images",), _wasserstein, _PAIRS, f"7x7 patches of at most {SWD_IMAGES} images, seed 0"),
+    "swd": Metric(("images",), _wasserstein, _PIXELS, f"7x7 patches of at most {SWD_IMAGES} images, seed 0"),
     "cas": Metric(
-        ("images",), _classification, (*_PAIRS, "labels", "real_labels"), "bigtrain's classifier, seed 0", least=20
+        ("images",), _classification, (*_PIXELS, "labels", "real_labels"), "bigtrain's classifier, seed 0", least=20
     ),
 }
+
+
+def needs_of(names: Sequence[str]) -> set[str]:
+    """Of all these metrics.
+
+    Raises:
+        ValueError: if there are none, or one is unknown.
+    """
+    unknown = [name for name in names if name not in METRICS]
+    if unknown or not names:
+        raise ValueError(f"metrics (={list(names)}): {unknown} are unknown; valid are {sorted(METRICS)}")
+    return {need for name in names for need in METRICS[name].needs}

@@ -4,7 +4,7 @@ import pytest
 import torch.distributed as dist
 
 from bigtrain.evaluation.evaluate import Evaluation, evaluate
-from bigtrain.evaluation.reference import measure_reference
+from bigtrain.evaluation.reference import PARTS, measure_reference
 from tests.unit.test_metric_table import CLASSES, Halved, real_batches, sampler
 
 NUM = 21  # of four ranks the last has no valid sample in its last batch
@@ -14,7 +14,7 @@ METRICS = ["fid", "sfid", "is", "am", "recognition", "vendi", "kid_all", "recall
 def scores() -> dict[str, float]:
     """Of this rank; of one process if there are no others."""
     rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    reference = measure_reference(real_batches(), Halved(), "some manifest", CLASSES)
+    reference = measure_reference(real_batches(), Halved(), "some manifest", CLASSES, parts=PARTS)
     made = evaluate(sampler, Halved(), reference, METRICS, NUM, 4, splits=5, rank=rank, world_size=world_size)
     return {score.metric: score.value for score in made}
 
@@ -23,7 +23,7 @@ def alone() -> float | None:
     """The first rank computes what it has, and the others do nothing."""
     if dist.get_rank() > 0:
         return None
-    reference = measure_reference(real_batches(), Halved(), "some manifest", CLASSES)
+    reference = measure_reference(real_batches(), Halved(), "some manifest", CLASSES, parts=PARTS)
     gathered = Evaluation(Halved(), reference, ["fid", "kid"], 30, 4).gather(sampler)
     return float(gathered["features"].compute()["count"])
 

@@ -45,7 +45,7 @@ def test_it_learns_digits() -> None:
     assert extractor.card.holdout_accuracy >= 0.97
     assert extractor.card.num_images == 1797
     images, labels = digits()[0]
-    features, logits = extractor.features(images)
+    features, logits, _ = extractor.measure(images)
     assert features.shape == (250, 128)
     assert (logits.argmax(1) == labels).float().mean() > 0.97
 
@@ -100,7 +100,7 @@ def test_it_is_stored_without_pickle(tmp_path: Path) -> None:
     assert (loaded.card, loaded.name) == (made.card, made.name)
     assert loaded.card.trained_on == "some manifest"
     images, _ = stripes(5)[0]
-    for mine, theirs in zip(made.features(images), loaded.features(images), strict=True):
+    for mine, theirs in zip(made.measure(images)[:2], loaded.measure(images)[:2], strict=True):
         torch.testing.assert_close(mine, theirs, rtol=0, atol=0)
     with pytest.raises(FileNotFoundError, match="nowhere"):
         ClassifierExtractor.load(storage, "nowhere")
@@ -148,7 +148,7 @@ def test_classes_that_are_never_seen_are_a_warning(caplog: pytest.LogCaptureFixt
 
 def test_another_resolution_is_refused() -> None:
     with pytest.raises(ValueError, match=r"16x16 pixels: 'classifier-.*' was trained at resolution 8"):
-        quick().features(torch.zeros(2, 1, 16, 16, dtype=torch.uint8))
+        quick().measure(torch.zeros(2, 1, 16, 16, dtype=torch.uint8))
 
 
 def test_the_card_counts_in_no_hash() -> None:

@@ -9,7 +9,9 @@ from PIL import Image
 from bigtrain.cli.comparison import Entry, kind_of, minutes_of, plot, table
 from bigtrain.evaluation.protocol import Protocol, Score
 
-PROTOCOL = Protocol("classifier", "abc", 0.9, "none", "uint8", 1, 10, 70, 0, 50, "m", None, False, True, None, 0)
+PROTOCOL = Protocol(
+    "tf1", "classifier", "abc", 0.9, "none", "uint8", 1, 10, 70, 0, 50, "m", None, None, True, None, 0, None
+)
 
 
 def score(metric, value, truncation=None, std=None, per_class=None):

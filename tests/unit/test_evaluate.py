@@ -17,7 +17,14 @@ from bigtrain.evaluation.evaluate import Evaluation, evaluate, index_batches
 from bigtrain.evaluation.extractors import Extractor
 from bigtrain.evaluation.metrics import frechet_distance
 from bigtrain.evaluation.protocol import Provenance, score_name
-from bigtrain.evaluation.reference import Reference, content_key, measure_reference, reference_statistics
+from bigtrain.evaluation.reference import (
+    REAL_FEATURES,
+    REAL_IMAGES,
+    Reference,
+    content_key,
+    measure_reference,
+    reference_statistics,
+)
 from bigtrain.evaluation.statistics import FeatureStatistics
 from bigtrain.randomness import words
 from bigtrain.storage import Storage
@@ -139,6 +146,7 @@ def test_a_score_carries_its_protocol(reference: Reference) -> None:
     assert (row["metric"], row["num_fake"], row["num_real"]) == ("fid1k_full", 1000, 100)
     assert (row["kimg"], row["truncation"]) == (120.5, 0.5)
     assert row["protocol"] == {
+        "name": "tf1",
         "extractor": "brightness",
         "weight_hash": "0123456789ab",
         "holdout_accuracy": 0.99,
@@ -155,6 +163,7 @@ def test_a_score_carries_its_protocol(reference: Reference) -> None:
         "ema": True,
         "label_distribution": "uniform",
         "seed": 3,
+        "prepared": None,
         "settings": None,
     }
     assert (inception.num_real, inception.protocol.reference, inception.protocol.splits) == (None, None, 5)
@@ -218,7 +227,7 @@ def test_a_reference_is_measured_once_and_kept(tmp_path: Path) -> None:
     made = []
 
     def make() -> Reference:
-        made.append(measure_reference(real_batches(), Brightness(), "some manifest", CLASSES))
+        made.append(measure_reference(real_batches(), Brightness(), "some manifest", CLASSES, parts=[REAL_FEATURES]))
         return made[-1]
 
     first = reference_statistics(Storage(tmp_path), "key", make)
@@ -232,10 +241,34 @@ def test_a_reference_is_measured_once_and_kept(tmp_path: Path) -> None:
         (again.features.mean, first.features.mean),
         (again.root, first.root),
         (again.posterior, made[0].posterior),
-        *zip(again.samples, made[0].samples, strict=True),
-        *zip(first.samples, made[0].samples, strict=True),
+        *zip(again.kept, made[0].kept, strict=True),
+        *zip(first.kept, made[0].kept, strict=True),
     ]:
         torch.testing.assert_close(mine, theirs, rtol=0, atol=0)
+
+
+def test_of_single_images_a_reference_keeps_what_is_asked_for(tmp_path: Path) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def reference(*parts: str) -> Reference:
+        def make() -> Reference:
+            asked.append(parts)
+            return measure_reference(real_batches(), Brightness(), "some manifest", CLASSES, parts=parts)
+
+        return reference_statistics(Storage(tmp_path), "key", make, parts=parts)
+
+    def files() -> list[str]:
+        return sorted(path.name for path in (tmp_path / "evaluation").iterdir())
+
+    assert reference().load == {}
+    assert files() == ["key.safetensors"]
+    kept = reference(REAL_FEATURES)
+    assert files() == ["key-real_features.safetensors", "key.safetensors"]
+    assert reference().load.keys() == reference(REAL_FEATURES).load.keys() == {REAL_FEATURES}
+    assert (len(kept.kept.rows), asked) == (100, [(), (REAL_FEATURES,)])
+    assert reference(REAL_IMAGES).load.keys() == {REAL_FEATURES, REAL_IMAGES}
+    with pytest.raises(ValueError, match=r"\['kid'\] need single real images, and this reference has only sums"):
+        evaluate(sampler, Brightness(), measure_reference(real_batches(), Brightness(), "m"), ["kid"], 10, 5)
 
 
 def test_a_store_that_cannot_be_written_is_a_warning(
@@ -271,7 +304,7 @@ def test_the_content_key_is_of_everything_that_decides() -> None:
         lambda: content_key("a", 4, extractor(), damaged=True),
     ]
     assert len({key() for key in keys}) == len(keys)
-    assert keys[0]() == "df494d0cd3ee2851", "raise VERSION only if what was measured by an older bigtrain is of no use"
+    assert keys[0]() == "46baba9d458cdf3f", "raise VERSION only if what was measured by an older bigtrain is of no use"
     assert [key() for key in keys] == [key() for key in keys]
 
 

@@ -14,10 +14,14 @@ import torch
 import torch_fidelity
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
+from bigtrain.evaluation.classifier import ClassifierCard, ClassifierExtractor
+from bigtrain.evaluation.classifier_network import Classifier
 from bigtrain.evaluation.evaluate import evaluate
 from bigtrain.evaluation.extractors import Extractor, exact_arithmetic, hash_weights
-from bigtrain.evaluation.inception import InceptionExtractor, inception_available
-from bigtrain.evaluation.reference import measure_reference
+from bigtrain.evaluation.extractors.inception import InceptionExtractor
+from bigtrain.evaluation.extractors.named import is_available
+from bigtrain.evaluation.extractors.resize import RESIZES
+from bigtrain.evaluation.reference import content_key, measure_reference
 
 
 class Pixels(Extractor):
@@ -44,27 +48,27 @@ def images(n: int, channels: int = 3, size: int = 8, seed: int = 0) -> torch.Ten
 
 def test_grey_images_are_repeated() -> None:
     grey = images(3, channels=1)
-    for mine, repeated in zip(Pixels().features(grey), Pixels().features(grey.repeat(1, 3, 1, 1)), strict=True):
+    for mine, repeated in zip(Pixels().measure(grey)[:2], Pixels().measure(grey.repeat(1, 3, 1, 1))[:2], strict=True):
         torch.testing.assert_close(mine, repeated, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("wrong", [images(2).float(), images(2)[0], images(2, channels=2)])
 def test_other_images_are_refused(wrong: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="must be uint8"):
-        Pixels().features(wrong)
+        Pixels().measure(wrong)
 
 
 def test_features_are_float32_in_eval_mode_without_gradients_or_autocast() -> None:
     extractor = Pixels().train()
     with torch.autocast("cpu", dtype=torch.bfloat16), torch.enable_grad():
-        features, logits = extractor.features(images(2))
+        features, logits, _ = extractor.measure(images(2))
     assert features.dtype == logits.dtype == torch.float32
     assert not features.requires_grad
     torch.testing.assert_close(features[:, :3], images(2).float().mean((2, 3)) / 255)  # no dropout
 
 
 def test_padding_leaves_the_features() -> None:
-    whole, padded = Pixels().features(images(3)), Pixels().padded_features(images(3), 8)
+    whole, padded = Pixels().measure(images(3))[:2], Pixels().measure(images(3), 8)[:2]
     for one, other in zip(whole, padded, strict=True):
         torch.testing.assert_close(one, other)
 
@@ -121,7 +125,7 @@ def extractor(weights: Path) -> InceptionExtractor:
 def test_inception_is_torch_fidelitys(weights: Path, extractor: InceptionExtractor) -> None:
     with torch.random.fork_rng():
         theirs = FeatureExtractorInceptionV3("theirs", ["2048", "logits_unbiased"], str(weights))
-    for mine, expected in zip(extractor.features(images(2)), theirs(images(2)), strict=True):
+    for mine, expected in zip(extractor.measure(images(2))[:2], theirs(images(2)), strict=True):
         torch.testing.assert_close(mine, expected, rtol=0, atol=0)
         assert mine.std(dim=0).mean() > 1e-3  # the weights tell images apart
     assert extractor.weight_hash == hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
@@ -170,8 +174,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_offline_without_a_file_the_error_says_which_file_goes_where(hub: Path) -> None:
-    assert not inception_available()
-    assert inception_available("s3://some/weights.pth")
+    assert not is_available("inception")
+    assert is_available("inception", "s3://some/weights.pth")
     with pytest.raises(OSError, match=r"put it at .*checkpoints/weights-inception-2015-12-05-6726825d\.pth"):
         InceptionExtractor()
 
@@ -184,7 +188,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_the_hash_in_the_name_is_checked(hub: Path, weights: Path) -> None:
     hub.mkdir()
     (hub / "weights-inception-2015-12-05-6726825d.pth").write_bytes(weights.read_bytes())
-    assert inception_available()
+    assert is_available("inception")
     with pytest.raises(ValueError, match="SHA-256"):
         InceptionExtractor()
 
@@ -211,3 +215,54 @@ def test_other_weights_are_refused(tmp_path: Path, state: dict[str, torch.Tensor
     torch.save([torch.zeros(1)], tmp_path / "weights.pth")
     with pytest.raises(ValueError, match="not a state dict"):
         InceptionExtractor(tmp_path / "weights.pth")
+
+
+def test_a_faster_order_of_the_channels_changes_no_score() -> None:
+    plain, fast = trained(), trained()
+    fast.hasten(channels_last=True)
+    assert fast.network.stages[0][0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert not plain.network.stages[0][0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert_same_scores(plain, fast)
+
+
+@pytest.mark.long
+def test_a_compiled_extractor_changes_no_score() -> None:
+    compiled = trained()
+    compiled.hasten(channels_last=True, compiled=True)
+    assert_same_scores(trained(), compiled)
+
+
+def trained() -> ClassifierExtractor:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = Classifier(16, 3, 10)
+    return ClassifierExtractor(network, ClassifierCard(16, 3, 10, 100, 0.9, 0, "some manifest"))
+
+
+def assert_same_scores(first: ClassifierExtractor, second: ClassifierExtractor) -> None:
+    """To 1e-6, of features and of what they are measured for."""
+    real, fake = images(400, size=16), images(300, size=16, seed=1) // 2
+    for one, other in zip(first.measure(real)[:2], second.measure(real)[:2], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+    values = []
+    for extractor in (first, second):
+        reference = measure_reference([(part, None) for part in real.split(50)], extractor, "m")
+        scores = evaluate(lambda i: (fake[i], None), extractor, reference, ["fid", "is"], num=300, batch_size=50)
+        values.append([score.value for score in scores])
+    assert values[0] == pytest.approx(values[1], rel=1e-6)
+
+
+def test_inception_has_spatial_features(extractor: InceptionExtractor) -> None:
+    """The first seven channels of the last but one block of 17 by 17, whose first 192 channels are a ReLU's."""
+    features, logits, spatial = extractor.measure(images(2))
+    assert (features.shape, logits.shape, spatial.shape) == ((2, 2048), (2, 1008), (2, extractor.spatial_dim))
+    assert spatial.std(dim=0).mean() > 1e-4
+    assert spatial.min() == 0
+
+
+@pytest.mark.long
+def test_inception_can_be_resized_otherwise(weights: Path, extractor: InceptionExtractor) -> None:
+    other = InceptionExtractor(weights, RESIZES["bicubic-float"])
+    assert other.resize.startswith("bicubic 299")
+    assert not torch.allclose(other.measure(images(2)).features, extractor.measure(images(2)).features, rtol=1e-2)
+    assert content_key("m", 8, other) != content_key("m", 8, extractor)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bigtrain.callbacks.scoring import Scorer
+from bigtrain.callbacks.scoring_base import Measurement
 from bigtrain.data.datamodule import ShardDataModule
 from bigtrain.data.faults import Faults, TooManyFaultsError
 from bigtrain.data.manifest import Manifest, ShardIndex
@@ -104,7 +105,9 @@ def damaged(tmp_path):
 
 def scorer(url, **budget):
     """Of the shards as a training has them."""
-    found = Scorer(ShardDataModule(url, Constant(8, 8, 1), **budget).shards, 8, "classifier", batch_size=16)
+    found = Scorer(
+        ShardDataModule(url, Constant(8, 8, 1), **budget).shards, 8, Measurement("classifier", batch_size=16)
+    )
     found.extractor = Pixels()
     return found
 
@@ -124,10 +127,10 @@ class Pixels(Extractor):
 def test_the_reference_is_of_all_images_that_are_not_damaged(damaged, caplog):
     url, shard, key = damaged
     with pytest.raises(TooManyFaultsError, match=f"{shard}: sample '{key}' at byte .*1 of 40 samples are damaged"):
-        scorer(url).reference  # noqa: B018
+        scorer(url).reference(["fid"])
     training = ShardDataModule(url, Constant(8, 8, 1), max_bad_samples=0.03)
     measuring = scorer(url, max_bad_samples=0.03)
-    found = measuring.reference
+    found = measuring.reference(["fid"])
     assert (found.num_real, found.left_out) == (39, 1)
     assert found.class_counts.tolist() == [19, 20]  # the third image is an even one
     sound = np.concatenate([images for images, _ in training.reader.all(8, 7)]).reshape(39, -1)
@@ -141,13 +144,13 @@ def test_the_reference_is_of_all_images_that_are_not_damaged(damaged, caplog):
 
 def test_what_was_measured_without_damaged_images_is_kept_apart_and_within_the_budget(damaged, monkeypatch):
     url, *_ = damaged
-    assert scorer(url, max_bad_samples=0.03).reference.left_out == 1
+    assert scorer(url, max_bad_samples=0.03).reference(["fid"]).left_out == 1
     keys = {content_key(Manifest.load(url).hash, 8, Pixels(), damaged=damaged) for damaged in (False, True)}
     stored = {path.name for path in (Path(url) / "evaluation").iterdir()}
     assert len(keys) == 2
     key = content_key(Manifest.load(url).hash, 8, Pixels(), damaged=True)
-    assert stored == {f"{key}.safetensors", f"{key}-samples.safetensors"}
+    assert stored == {f"{key}.safetensors"}
     with pytest.raises(TooManyFaultsError):  # another budget
-        scorer(url).reference  # noqa: B018
+        scorer(url).reference(["fid"])
     monkeypatch.setattr("bigtrain.callbacks.scoring.measure_reference", None)
-    assert scorer(url, max_bad_samples=0.03).reference.left_out == 1
+    assert scorer(url, max_bad_samples=0.03).reference(["fid"]).left_out == 1

@@ -19,8 +19,8 @@ from bigtrain.evaluation.evaluate import NEEDS, STATISTICS, Evaluation, evaluate
 from bigtrain.evaluation.extractors import Extractor
 from bigtrain.evaluation.kept import Choice, KeptFeatures
 from bigtrain.evaluation.metrics import Pairs, frechet_distance, precision_recall
-from bigtrain.evaluation.protocol import REFERENCED, Provenance, Score
-from bigtrain.evaluation.reference import Reference, measure_reference
+from bigtrain.evaluation.protocol import Provenance, Score
+from bigtrain.evaluation.reference import PARTS, Reference, measure_reference
 from bigtrain.evaluation.statistics import FeatureStatistics, Sums
 from bigtrain.evaluation.table import METRICS
 from bigtrain.randomness import words
@@ -34,7 +34,7 @@ class Halved(Extractor):
 
     name, weight_hash, channels, feature_dim, num_classes = "halved", "0123456789ab", 1, 16, CLASSES
     resize, quantisation, recognises_labels = "none", "uint8", True
-    spatial_channels, spatial_dim = 1, 64
+    spatial_dim = 64
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,14 +42,11 @@ class Halved(Extractor):
         self.halve = nn.AvgPool2d(2)
         self.calls = 0
 
-    @property
-    def spatial_layer(self) -> nn.Module:
-        return self.halve
-
-    def forward(self, images: Tensor) -> Samples:
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         self.calls += 1
-        features = nn.functional.avg_pool2d(self.halve(images.float()), 2).flatten(1)
-        return features, -(images.float().mean((1, 2, 3))[:, None] - self.levels).abs() / 20
+        halves = self.halve(images.float())
+        logits = -(images.float().mean((1, 2, 3))[:, None] - self.levels).abs() / 20
+        return nn.functional.avg_pool2d(halves, 2).flatten(1), logits, halves.flatten(1)
 
 
 def sampler(indices: NDArray[np.int64]) -> Samples:
@@ -68,7 +65,7 @@ def real_batches(n: int = 90, size: int = 16) -> list[Samples]:
 
 @pytest.fixture(scope="module")
 def reference() -> Reference:
-    return measure_reference(real_batches(), Halved(), "some manifest", CLASSES)
+    return measure_reference(real_batches(), Halved(), "some manifest", CLASSES, parts=PARTS)
 
 
 @pytest.fixture(scope="module")
@@ -82,8 +79,10 @@ def whole(reference: Reference) -> dict[str, Score]:
 def test_all_metrics_are_numbers_with_a_protocol(whole: dict[str, Score]) -> None:
     for name, score in whole.items():
         assert math.isfinite(score.value), name
-        assert score.metric == f"{name}{NUM}" + "_full" * (name in REFERENCED)
-        assert (score.num_real, score.protocol.num_real) == ((90, 90) if name in REFERENCED else (None, None))
+        assert score.metric == f"{name}{NUM}" + "_full" * ("reference" in METRICS[name].needs)
+        assert (score.num_real, score.protocol.num_real) == (
+            (90, 90) if "reference" in METRICS[name].needs else (None, None)
+        )
         json.dumps(score.to_dict(), allow_nan=False)
     assert whole["precision"].protocol.settings == "k 3, <="
     for name in ("recognition", "intra_fid", "cas", "modes", "mis", "ms_ssim"):
@@ -153,7 +152,7 @@ def test_more_samples_than_are_kept(reference: Reference, monkeypatch: pytest.Mo
     kid, fid = evaluate(sampler, Halved(), reference, ["kid", "fid"], NUM, 16)
     assert (kid.metric, kid.num_fake, fid.metric, fid.num_fake) == ("kid40_full", 40, "fid61_full", NUM)
     monkeypatch.setattr("bigtrain.evaluation.reference.KEPT", 50)
-    some = measure_reference(real_batches(), Halved(), "some manifest", CLASSES)
+    some = measure_reference(real_batches(), Halved(), "some manifest", CLASSES, parts=PARTS)
     kid, fid = evaluate(sampler, Halved(), some, ["kid", "fid"], NUM, 16)
     assert (kid.metric, kid.num_real, fid.metric, fid.num_real) == ("kid40", 50, "fid61_full", 90)
 
@@ -171,12 +170,12 @@ def test_which_reals_are_kept_is_by_chance_and_not_by_the_cut(reference: Referen
     assert torch.equal(some, some.sort().values)
     assert set(kept_of(64, 300).tolist()) < set(some.tolist())
     assert [int((some // 1000 == thousand).sum()) for thousand in range(5)] == pytest.approx([200] * 5, abs=50)
-    assert len(reference.samples.features) == len(reference.samples.images) == 90
+    assert len(reference.kept.rows) == len(reference.images.rows) == 90
 
 
 def test_a_reference_is_the_same_in_any_batches(reference: Reference) -> None:
-    other = measure_reference(real_batches(size=23), Halved(), "some manifest", CLASSES)
-    for mine, theirs in zip(other.samples, reference.samples, strict=True):
+    other = measure_reference(real_batches(size=23), Halved(), "some manifest", CLASSES, parts=PARTS)
+    for mine, theirs in zip(other.kept + other.images, reference.kept + reference.images, strict=True):
         assert torch.equal(mine, theirs)
     torch.testing.assert_close(other.features.covariance, reference.features.covariance, rtol=1e-9, atol=1e-9)
 
@@ -188,7 +187,6 @@ def test_images_that_are_kept_are_bounded() -> None:
 
 
 def test_the_table_and_its_companions_agree() -> None:
-    assert {name for name, metric in METRICS.items() if "reference" in metric.needs} == set(REFERENCED)
     assert {need for metric in METRICS.values() for need in metric.needs} == set(NEEDS)
     assert {statistic for metric in METRICS.values() for statistic in metric.statistics} == set(STATISTICS)
 
@@ -207,7 +205,7 @@ def without(**changes: object) -> Callable[[Reference], Reference]:
 @pytest.mark.parametrize(
     ("metrics", "change", "message"),
     [
-        (["kid", "fid"], without(load=None), r"\['kid'\] need the features of single real images"),
+        (["kid", "fid"], without(load={}), r"\['kid'\] need single real images"),
         (["am"], without(posterior=None), r"\['am'\] need the classes that the real images"),
         (["sfid"], without(spatial=None), r"\['sfid'\] need an extractor with spatial features"),
         (["cas"], without(class_counts=torch.zeros(0)), r"\['cas'\] need labels of the real images"),

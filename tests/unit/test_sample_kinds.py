@@ -9,6 +9,7 @@ from PIL import Image
 from bigtrain.cli import sample_kinds
 from bigtrain.cli.main import main
 from bigtrain.cli.sample import KINDS, OPTIONS
+from bigtrain.evaluation.extractors import Measures
 from tests.unit.made_snapshot import made_snapshot
 
 
@@ -63,13 +64,13 @@ def test_named_samples_are_those_that_are_counted(snapshot, tmp_path):
 
 def test_distances_may_be_those_of_an_extractor(snapshot, tmp_path, capsys, monkeypatch):
     class Scorer:
-        def __init__(self, shards, resolution, extractor):
+        def __init__(self, shards, resolution, by):
             self.extractor = self
-            assert (shards.samples, resolution, extractor) == (1797, 8, "classifier")
+            assert (shards.samples, resolution, by.extractor) == (1797, 8, "classifier")
 
-        def padded_features(self, images, size):
+        def measure(self, images, size):
             assert len(images) <= size
-            return images.flatten(1).float(), torch.zeros(len(images), 1)
+            return Measures(images.flatten(1).float(), torch.zeros(len(images), 1))
 
     monkeypatch.setattr("bigtrain.callbacks.scoring.Scorer", Scorer)
     arguments = ["sample", snapshot, "--kind", "neighbours", "--num", "2"]

@@ -36,5 +36,5 @@ def classification_accuracy(
     )
     counts = RecognitionCount(num_classes)
     for images, labels in zip(real.split(500), real_labels.split(500), strict=True):
-        counts.update(trained.features(images)[1].cpu(), labels.cpu())
+        counts.update(trained.measure(images).logits.cpu(), labels.cpu())
     return counts

@@ -40,35 +40,35 @@ def frechet_distance(real: FeatureStatistics, fake: FeatureStatistics, real_root
     return float(squared.clamp(min=0))  # rounding can take it below zero
 
 
-def frechet_distance_of(real: Tensor, fake: Tensor) -> float:
+def frechet_distance_of(real: Tensor, fake: Tensor, ddof: int = 1) -> float:
     """The same from the features themselves, float [n, d] and [m, d], of which there may be fewer than dimensions.
 
-    Then the trace of the root is the sum of the singular values of the centred Y·Xᵀ / √((m - 1)·(n - 1)), a matrix of
-    m by n instead of d by d.
+    Then the trace of the root is the sum of the singular values of the centred Y·Xᵀ / √((m - ddof)·(n - ddof)), a
+    matrix of m by n instead of d by d.
     """
     dim = real.shape[1]
     if min(len(real), len(fake)) > dim:
-        return frechet_distance(_summed(real), _summed(fake))
-    x, y = (_spread(features) for features in (real, fake))
+        return frechet_distance(_summed(real, ddof), _summed(fake, ddof))
+    x, y = (_spread(features, ddof) for features in (real, fake))
     trace_of_root = torch.linalg.svdvals(y @ x.T).sum()
     means = (real.double().mean(dim=0) - fake.double().mean(dim=0)).square().sum()
     return float((means + x.square().sum() + y.square().sum() - 2 * trace_of_root).clamp(min=0))
 
 
-def _summed(features: Tensor) -> FeatureStatistics:
-    statistics = FeatureStatistics(features.shape[1], features.double().mean(dim=0)).to(features.device)
+def _summed(features: Tensor, ddof: int) -> FeatureStatistics:
+    statistics = FeatureStatistics(features.shape[1], features.double().mean(dim=0), ddof).to(features.device)
     statistics.update(features)
     return statistics
 
 
-def _spread(features: Tensor) -> Tensor:
-    """Y with Yᵀ·Y = covariance (ddof 1), float64 [n, d]."""
+def _spread(features: Tensor, ddof: int) -> Tensor:
+    """Y with Yᵀ·Y = covariance, float64 [n, d]."""
     doubled = features.double()
-    return (doubled - doubled.mean(dim=0)) / math.sqrt(len(features) - 1)
+    return (doubled - doubled.mean(dim=0)) / math.sqrt(len(features) - ddof)
 
 
 def frechet_distances_of_classes(
-    real: Tensor, real_labels: Tensor, fake: Tensor, fake_labels: Tensor, num_classes: int
+    real: Tensor, real_labels: Tensor, fake: Tensor, fake_labels: Tensor, num_classes: int, ddof: int = 1
 ) -> list[float | None]:
     """The distance of each class's fakes to its reals; their mean is intra-FID (Miyato and Koyama, arXiv 1802.05637).
 
@@ -76,6 +76,7 @@ def frechet_distances_of_classes(
         real, fake: features [n, d] and [m, d].
         real_labels, fake_labels: int64 [n] and [m].
         num_classes: of the labels.
+        ddof: delta degrees of freedom of the covariances.
 
     Returns:
         one for each class; None where there are not two samples of both.
@@ -84,7 +85,7 @@ def frechet_distances_of_classes(
     for label in range(num_classes):
         reals, fakes = real[real_labels == label], fake[fake_labels == label]
         enough = min(len(reals), len(fakes)) >= 2
-        distances.append(frechet_distance_of(reals, fakes) if enough else None)
+        distances.append(frechet_distance_of(reals, fakes, ddof) if enough else None)
     return distances
 
 
@@ -108,7 +109,7 @@ def frechet_infinity(
     smallest = max(2, min(5000, len(fake) // 10), min(real.dim + 1, len(fake) // 2))
     sizes = np.unique(np.linspace(smallest, len(fake), points).astype(int))
     root = square_root(real.covariance) if real_root is None else real_root
-    statistics = FeatureStatistics(real.dim, real.mean)
+    statistics = FeatureStatistics(real.dim, real.mean, real.ddof)
     distances, done = [], 0
     for size in sizes:
         statistics.update(fake[order[done:size]].cpu())

@@ -1,11 +1,12 @@
-"""From uint8 images to the features and logits that every metric is computed from, in one pass."""
+"""What every extractor is: a fixed network, and arithmetic that does not depend on what is around it."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,14 @@ def exact_arithmetic(device: torch.device) -> Iterator[None]:
         torch.set_float32_matmul_precision(precision)
 
 
+class Measures(NamedTuple):
+    """What an extractor makes of n images."""
+
+    features: Tensor  # [n, d]
+    logits: Tensor  # [n, k]
+    spatial: Tensor | None = None  # [n, s]: of a layer that still knows where in the image
+
+
 class Extractor(nn.Module, ABC):
     """A fixed network whose features and logits are measured, always in eval mode and without gradients.
 
@@ -43,7 +52,8 @@ class Extractor(nn.Module, ABC):
         weight_hash: the first 12 hex digits of the SHA-256 of its weights; part of the name of every cached statistic.
         channels: of the images that it takes; grey images are repeated to three.
         feature_dim: length d of its features.
-        num_classes: length k of its logits.
+        num_classes: length k of its logits; 0 if it has none.
+        spatial_dim: length of its spatial features; 0 if it has none.
         recognises_labels: whether its classes are those of the data, so that it can tell a right label from a wrong.
         holdout_accuracy: of a network that was trained here; None for published weights.
         resize, quantisation: what it does to images before the first layer, in words.
@@ -54,14 +64,27 @@ class Extractor(nn.Module, ABC):
     channels: int
     feature_dim: int
     num_classes: int
+    spatial_dim: int = 0
     recognises_labels: bool = False
     holdout_accuracy: float | None = None
     resize: str
     quantisation: str
+    _compiled: Callable[[Tensor], tuple[Tensor, ...]] | None = None
 
     @abstractmethod
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Features [n, d] and logits [n, k] of uint8 images [n, channels, h, w]."""
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Features [n, d], logits [n, k], and spatial features if it has any, of uint8 images [n, channels, h, w]."""
+
+    def hasten(self, channels_last: bool = False, compiled: bool = False) -> None:
+        """Changes how it computes, not what, but for the last digits of float32.
+
+        Args:
+            channels_last: keep weights and activations with the channels innermost, as fast convolutions want them.
+            compiled: by torch.compile, at the first images; worth it for many of them.
+        """
+        if channels_last:
+            self.to(memory_format=torch.channels_last)
+        self._compiled = torch.compile(self.forward, dynamic=False) if compiled else None
 
     @property
     def device(self) -> torch.device:
@@ -72,13 +95,15 @@ class Extractor(nn.Module, ABC):
         """How it treats images, for the protocol of a score."""
         return {"resize": self.resize, "quantisation": self.quantisation}
 
-    def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Features, float32 [n, d], and logits, float32 [n, k], on the extractor's device.
+    def measure(self, images: Tensor, batch_size: int | None = None) -> Measures:
+        """What it makes of images, float32, on its device.
 
-        An image's features depend in the last digits on the number of images beside it: give always the same number.
+        An image's features depend in the last digits on the number of images beside it: give always the same number,
+        or say to which it is to be padded.
 
         Args:
             images: uint8 [n, c, h, w]; c is the extractor's number of channels, or 1.
+            batch_size: the last image is repeated up to so many, and what comes of them is dropped.
 
         Raises:
             ValueError: if they are of another type or shape.
@@ -88,14 +113,10 @@ class Extractor(nn.Module, ABC):
                 f"images of type {images.dtype} and shape {list(images.shape)} must be uint8 [n, c, h, w] "
                 f"with c = {self.channels} or 1 for the extractor {self.name!r}"
             )
+        n = len(images)
+        if batch_size is not None:
+            images = images[torch.arange(batch_size, device=images.device).clamp(max=n - 1)]
         self.eval()  # whatever mode the module around it has been put in
         with exact_arithmetic(self.device):
-            features, logits = self(images.to(self.device).expand(-1, self.channels, -1, -1))
-        return features.float(), logits.float()
-
-    def padded_features(self, images: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
-        """As `features`, with the last image repeated up to `batch_size` on the way and dropped from the result."""
-        n = len(images)
-        last = torch.arange(batch_size, device=images.device).clamp(max=n - 1)
-        features, logits = self.features(images[last])
-        return features[:n], logits[:n]
+            found = (self._compiled or self)(images.to(self.device).expand(-1, self.channels, -1, -1))
+        return Measures(*(output[:n].float() for output in found))
