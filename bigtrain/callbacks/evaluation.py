@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 from lightning import Trainer
-from torch import Tensor
 
 from bigtrain.callbacks.metrics import log
 from bigtrain.callbacks.periodic import Periodic
@@ -73,12 +71,7 @@ class Evaluating(Periodic):
             ema=True,
         )
         conditional = game.generator_network.num_classes > 0
-
-        def samples(indices: np.ndarray) -> tuple[Tensor, Tensor]:
-            self.alive()
-            return sampler(indices)
-
-        scores = self.scorer.score(samples, self.metrics, self.num, provenance, conditional)
+        scores = self.scorer.score(sampler, self.metrics, self.num, provenance, conditional, self.alive)
         for score in scores:
             self.records.append({"images_seen": game.clock.images_seen, **score.to_dict()})
         log(trainer, {"kimg": game.clock.kimg, **{score.metric: score.value for score in scores}})

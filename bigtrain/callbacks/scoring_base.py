@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,10 +17,16 @@ from bigtrain.evaluation.classifier import ClassifierExtractor
 from bigtrain.evaluation.conventions import conventions
 from bigtrain.evaluation.evaluate import Evaluation, evaluate
 from bigtrain.evaluation.extractors import Extractor
-from bigtrain.evaluation.extractors.named import check_name, is_available, named_extractor
+from bigtrain.evaluation.extractors.lpips import LpipsExtractor
+from bigtrain.evaluation.extractors.named import PUBLISHED, check_name, is_available, named_extractor
+from bigtrain.evaluation.metrics.path_length import PATH_METRICS
+from bigtrain.evaluation.paths import check_takes_unrounded, evaluate_paths
 from bigtrain.evaluation.protocol import Provenance, Score
 from bigtrain.evaluation.reference import Reference
+from bigtrain.evaluation.table import METRICS, check_metrics
+from bigtrain.sampling.generate import Sampler
 from bigtrain.sampling.outputs import place_of
+from bigtrain.sampling.pixels import enlarge
 
 #: Images uint8 [n, c, h, w] and labels [n] of sample indices.
 Samples = Callable[[np.ndarray], tuple[Tensor, Tensor]]
@@ -112,55 +119,125 @@ class Scoring(ABC):
         found.recognises_labels = found.num_classes == len(self.classes)
         return found
 
+    @cached_property
+    def path_extractor(self) -> Extractor:
+        """What compares images of latents beside each other: LPIPS where a network that knows ImageNet measures.
+
+        Other extractors were chosen for images that it does not know, and compare them themselves.
+        """
+        if self.kind not in PUBLISHED:
+            check_takes_unrounded(self.extractor, self.resolution)
+            return self.extractor
+        return LpipsExtractor(self.resolution).to(self.by.device)
+
     def prepare(self, metrics: Sequence[str], num: int) -> None:
         """Does before a training what could fail after it: the extractor and the statistics of the real images.
 
         Raises:
             ValueError, OSError: if the metrics cannot be had.
         """
-        Evaluation(
-            self.extractor,
-            self.reference(metrics),
-            self._possible(metrics, conditional=True),
-            num,
-            self.batch_size,
-            self.conventions.splits,
-            self.conventions,
-        )
+        of_samples, _ = self._possible(metrics, conditional=True)
+        if of_samples:
+            reference, splits = self.reference(of_samples), self.conventions.splits
+            Evaluation(self.extractor, reference, of_samples, num, self.batch_size, splits, self.conventions)
 
     def score(
-        self, samples: Samples, metrics: Sequence[str], num: int, provenance: Provenance, conditional: bool
+        self,
+        samples: Samples,
+        metrics: Sequence[str],
+        num: int,
+        provenance: Provenance,
+        conditional: bool,
+        alive: Callable[[], None] = lambda: None,
     ) -> list[Score]:
-        """The scores of samples 0 … num - 1.
+        """The scores of samples 0 … num - 1, in the order of the metrics.
 
         Args:
-            samples: makes the images and labels of sample indices.
+            samples: makes the images and labels of sample indices; a `Sampler` where a metric is of the generator.
             metrics: recognition is left out where there is nothing to be recognised, or nobody to recognise it.
             num: at least 2.
             provenance: how the samples are made.
             conditional: whether the samples have labels that they were asked for.
+            alive: is called after each batch.
+
+        Raises:
+            ValueError: if the metrics cannot be had of these samples.
         """
-        with progress("evaluating", num) as shown:
+        of_samples, of_paths = self._possible(metrics, conditional)
+        if of_paths and not isinstance(samples, Sampler):
+            raise ValueError(f"metrics {of_paths} are of a generator: give a run or a snapshot, not images")
+        scores = self._of_samples(samples, of_samples, num, provenance, conditional, alive)
+        found = dict(zip(of_samples, scores, strict=True))
+        for metric in of_paths:
+            assert isinstance(samples, Sampler)
+            found[metric] = self._of_paths(samples, metric, num, provenance, alive)
+        return [found[metric] for metric in metrics if metric in found]
+
+    def _of_samples(
+        self,
+        samples: Samples,
+        metrics: Sequence[str],
+        num: int,
+        provenance: Provenance,
+        conditional: bool,
+        alive: Callable[[], None],
+    ) -> list[Score]:
+        if not metrics:
+            return []
+        with _shown("evaluating", num, alive) as after_batch:
             return evaluate(
                 lambda indices: self._measured(samples, indices, conditional),
                 self.extractor,
                 self.reference(metrics),
-                self._possible(metrics, conditional),
+                metrics,
                 num,
                 self.batch_size,
                 provenance,
                 splits=self.conventions.splits,
                 conventions=self.conventions,
-                progress=lambda done, _: shown.update(done),
+                progress=after_batch,
             )
 
-    def _possible(self, metrics: Sequence[str], conditional: bool) -> list[str]:
-        able = conditional and self.extractor.recognises_labels
-        return [metric for metric in metrics if able or metric != "recognition"]
+    def _of_paths(
+        self, generator: Sampler, metric: str, num: int, provenance: Provenance, alive: Callable[[], None]
+    ) -> Score:
+        with _shown(f"measuring {metric}", num, alive) as after_batch:
+            return evaluate_paths(
+                generator,
+                self.path_extractor,
+                metric,
+                num,
+                self.batch_size,
+                provenance,
+                self.resolution,
+                conventions=self.conventions,
+                progress=after_batch,
+            )
+
+    def _possible(self, metrics: Sequence[str], conditional: bool) -> tuple[list[str], list[str]]:
+        """The metrics of samples and those of paths that can be had; recognition only of what can be recognised."""
+        check_metrics(metrics)
+        able = "recognition" not in metrics or (conditional and self.extractor.recognises_labels)
+        left = [metric for metric in metrics if able or metric != "recognition"]
+        if not left:
+            raise ValueError("recognition needs samples with labels, and a classifier of the data's own classes")
+        of_paths = [metric for metric in left if metric in PATH_METRICS]
+        if of_paths:
+            _ = self.path_extractor  # what it lacks is known before anything is measured
+        return [metric for metric in left if metric in METRICS], of_paths
 
     def _measured(self, samples: Samples, indices: np.ndarray, conditional: bool) -> tuple[Tensor, Tensor | None]:
         images, labels = samples(indices)
-        factor = self.resolution // images.shape[-1]
-        if factor > 1:
-            images = images.repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3)
-        return images, labels if conditional else None
+        return enlarge(images, self.resolution), labels if conditional else None
+
+
+@contextlib.contextmanager
+def _shown(what: str, num: int, alive: Callable[[], None]) -> Iterator[Callable[[int, int], None]]:
+    """Progress that is shown, and a sign of life, after each batch."""
+    with progress(what, num) as shown:
+
+        def after_batch(done: int, _: int) -> None:
+            alive()
+            shown.update(done)
+
+        yield after_batch

@@ -1,10 +1,11 @@
-"""`bigtrain evaluate`: scores of a run, a snapshot, or a folder or zip of images, each with its protocol."""
+"""`bigtrain evaluate`: scores of a run, a snapshot, or images in a folder, a zip or shards, each with its protocol."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import logging
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from bigtrain.cli.reference import reference_shards
 
 if TYPE_CHECKING:
     from bigtrain.callbacks.scoring_base import Scoring
+    from bigtrain.cli.pictures import Pictures
     from bigtrain.evaluation.protocol import Score
     from bigtrain.sampling.standing_stats import StandingStats
     from bigtrain.snapshots import Snapshot
@@ -28,7 +30,11 @@ def run(arguments: Sequence[str]) -> int:
 
         return train_extractor.run(arguments[1:])
     options = _parser().parse_args(arguments)
-    options.truncation = _thresholds(options.truncation)
+    options.truncation, options.metrics = _thresholds(options.truncation), _names(options.metrics)
+    for name, least in (("num", 2), ("batch", 1)):
+        value = getattr(options, name)
+        if value is not None and value < least:
+            raise ValueError(f"--{name} (={value}) must be at least {least}")
     if options.plot and not options.plot.endswith(ENDINGS):
         raise ValueError(f"--plot (={options.plot}) must end in one of {', '.join(ENDINGS)}")
     measures = [_Measure(source, options) for source in options.source]
@@ -75,14 +81,23 @@ def _parser() -> argparse.ArgumentParser:
         description="Scores, each with how it was measured. `bigtrain evaluate train-extractor --help` tells how an "
         "extractor is trained for images that ImageNet does not know.",
     )
-    parser.add_argument("source", metavar="RUN_OR_SNAPSHOT_OR_FOLDER", nargs="+", help="what makes or holds the images")
+    parser.add_argument(
+        "source",
+        metavar="RUN_OR_SNAPSHOT_OR_FOLDER",
+        nargs="+",
+        help="what makes or holds the images: also a zip, or shards",
+    )
     parser.add_argument(
         "--reference",
         metavar="URL",
         help="shards of real images (default those of the run), or mu and sigma of another library in an .npz",
     )
-    parser.add_argument("--metrics", default="fid,is,recognition", help="default %(default)s")
-    parser.add_argument("--num", type=int, help="samples (default 10000; all images of a folder)")
+    parser.add_argument(
+        "--metrics", default="fid,is,recognition", help="default %(default)s; an unknown one has all of them named"
+    )
+    parser.add_argument(
+        "--num", type=int, help="samples, or images chosen at random (default 10000 samples; all images)"
+    )
     parser.add_argument(
         "--truncation", default="none", help="thresholds to sweep, such as 0.2,0.5,1,none (default none)"
     )
@@ -114,10 +129,23 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _thresholds(text: str) -> list[float | None]:
+    wanted = "must be numbers of at least 0.02 such as 0.2,0.5,1, or none, each once"
     try:
-        return [None if part.strip() == "none" else float(part) for part in text.split(",")]
+        found = [None if part.strip() == "none" else float(part) for part in text.split(",")]
     except ValueError:
-        raise ValueError(f"--truncation (={text}) must be numbers such as 0.2,0.5,1 or none") from None
+        raise ValueError(f"--truncation (={text}) {wanted}") from None
+    numbers = [number for number in found if number is not None]
+    if len(set(found)) < len(found) or not all(0.02 <= number < math.inf for number in numbers):
+        raise ValueError(f"--truncation (={text}) {wanted}")
+    return found
+
+
+def _names(text: str) -> list[str]:
+    from bigtrain.evaluation.table import check_metrics  # noqa: PLC0415 (torch: only when there is something to do)
+
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    check_metrics(names)
+    return names
 
 
 class _Measure:
@@ -145,12 +173,14 @@ class _Measure:
             else:
                 self.standing.check(self.snapshot.generator)
         self.scorer = _scorer(source, self.snapshot, options)
+        self.pictures = None if self.snapshot is not None else _pictures(source, self.scorer, options)
 
     def __call__(self) -> Entry:
         scores: list[Score] = []
         for threshold in self.options.truncation:
             if self.snapshot is None:
-                scores.extend(_of_images(self.source, self.scorer, self.options))
+                assert self.pictures is not None
+                scores.extend(_of_images(self.pictures, self.scorer, self.options))
             else:
                 scores.extend(_of_snapshot(self.snapshot, self.scorer, self.options, threshold, self.standing))
         self._warn_of_few(scores)
@@ -158,9 +188,8 @@ class _Measure:
 
     def _warn_of_few(self, scores: Sequence[Score]) -> None:
         """A Fréchet distance of fewer samples than dimensions is mostly bias, whatever the samples are."""
-        dim = self.scorer.extractor.feature_dim
-        few = [score for score in scores if kind_of(score.metric) == "fid" and score.num_fake <= dim]
-        if few:
+        few = [score for score in scores if kind_of(score.metric) == "fid"]
+        if few and few[0].num_fake <= (dim := self.scorer.extractor.feature_dim):
             _log.warning(
                 "%s is of %d samples in %d dimensions: far above that of many samples; compare it only with scores of "
                 "as many",
@@ -224,16 +253,26 @@ def _of_snapshot(
         standing_stats=sampler.standing_stats,
         ema=True,
     )
-    return scorer.score(sampler, options.metrics.split(","), options.num or 10000, provenance, conditional)
+    return scorer.score(sampler, options.metrics, options.num or 10000, provenance, conditional)
 
 
-def _of_images(url: str, scorer: Scoring, options: argparse.Namespace) -> list[Score]:
+def _pictures(url: str, scorer: Scoring, options: argparse.Namespace) -> Pictures:
     from bigtrain.cli.pictures import open_pictures  # noqa: PLC0415
+    from bigtrain.evaluation.metrics.path_length import PATH_METRICS  # noqa: PLC0415
 
-    pictures = open_pictures(url, scorer.resolution, scorer.channels)
+    if of_generators := [name for name in options.metrics if name in PATH_METRICS]:
+        raise ValueError(f"--metrics {','.join(of_generators)} are of a generator; {url!r} holds images")
+    pictures = open_pictures(url, scorer.resolution, scorer.channels, options.seed)
+    pictures.label_as(scorer.classes)
+    if len(pictures) < 2:
+        raise ValueError(f"there is only one image in {url!r}; scores need at least 2")
+    if (options.num or 2) > len(pictures):
+        raise ValueError(f"--num (={options.num}) is more than the {len(pictures)} images in {url!r}")
+    return pictures
+
+
+def _of_images(pictures: Pictures, scorer: Scoring, options: argparse.Namespace) -> list[Score]:
     num = options.num or len(pictures)
-    if num > len(pictures):
-        raise ValueError(f"--num (={num}) is more than the {len(pictures)} images in {url!r}")
-    scores = scorer.score(pictures, options.metrics.split(","), num, pictures.provenance, conditional=False)
+    scores = scorer.score(pictures, options.metrics, num, pictures.provenance, pictures.labelled)
     pictures.tell_of_others()
     return scores

@@ -21,7 +21,7 @@ def reference_shards(url: str | None, snapshot: Snapshot | None, resolution: int
         ValueError: if there are none, or not at that resolution.
     """
     from bigtrain.data.faults import Budget  # noqa: PLC0415 (torch: only when there is something to do)
-    from bigtrain.data.manifest import Manifest  # noqa: PLC0415
+    from bigtrain.data.manifest import MANIFEST_KEY, Manifest  # noqa: PLC0415
     from bigtrain.data.shard_set import ShardSet  # noqa: PLC0415
     from bigtrain.storage import Storage  # noqa: PLC0415
 
@@ -31,6 +31,11 @@ def reference_shards(url: str | None, snapshot: Snapshot | None, resolution: int
     if not isinstance(url, str):
         raise ValueError(f"--reference URL is needed: the run was trained on a mixture, {', '.join(url)}; name one")
     storage = Storage(url)
+    if not storage.exists(MANIFEST_KEY):
+        raise ValueError(
+            f"--reference (={url!r}) holds no shards: it has no {MANIFEST_KEY}; make them with `bigtrain shards build "
+            f"SOURCE {url}`"
+        )
     manifest = Manifest.load(storage)
     resolution = resolution or max(manifest.resolutions, default=0)
     if not manifest.has(resolution):

@@ -34,7 +34,7 @@ class Evaluation:
     Args:
         every_kimg: the cadence (0: only at the end).
         num: samples.
-        metrics: any of fid, is, recognition.
+        metrics: any that `bigtrain evaluate --metrics` takes; an unknown one has all of them named.
         extractor: `inception`, `vgg16`, `clip-vit-l-14` … (see `bigtrain evaluate --help`), `classifier` (trained on
             the labelled shards), the FILE.safetensors of one that was trained before, or the path of a class; `auto`
             takes the protocol's, but without a protocol the classifier where Inception's weights are not here.

@@ -108,7 +108,9 @@ class Evaluation:
         if self.num < 2 or self.batch_size < 1:
             raise ValueError(f"num (={self.num}) must be at least 2, batch_size (={self.batch_size}) at least 1")
         if "is" in self.metrics and not 1 <= self.splits <= self.num:
-            raise ValueError(f"splits (={self.splits}) must be at least 1 and at most num (={self.num})")
+            raise ValueError(
+                f"splits (={self.splits}) must be at least 1 and at most num (={self.num}): 'is' needs more samples"
+            )
         for need, (is_there, message) in NEEDS.items():
             if need in needs and not is_there(self):
                 raise ValueError(f"metrics {self._that_need(need)} {message}; the extractor is {self.extractor.name!r}")

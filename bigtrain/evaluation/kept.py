@@ -83,6 +83,16 @@ class KeptImages(Kept):
         self.write(images, labels, indices)
 
 
+class KeptDistances(Kept):
+    """A number of each sample, float64 [limit]."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit, (), torch.float64)
+
+    def update(self, distances: Tensor, indices: Tensor) -> None:
+        self.write(distances, None, indices)
+
+
 class Choice:
     """At most `limit` rows of a stream of unknown length, each with the same chance: those of the lowest numbers.
 

@@ -67,9 +67,11 @@ def _arrays(content: bytes, url: str) -> tuple[NDArray[np.float64], NDArray[np.f
             f"--reference (={url!r}): mu of shape {list(mean.shape)} and sigma of {list(covariance.shape)} must be "
             "[d] and [d, d]"
         )
+    if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
+        raise ValueError(f"--reference (={url!r}): mu or sigma has numbers that are not finite (NaN or infinite)")
     symmetric = np.allclose(covariance, covariance.T, rtol=1e-5, atol=1e-6 * np.abs(covariance).max(initial=0))
-    if not (
-        np.isfinite(mean).all() and np.isfinite(covariance).all() and symmetric and (covariance.diagonal() >= 0).all()
-    ):
-        raise ValueError(f"--reference (={url!r}): sigma is no covariance, or there are numbers that are not finite")
+    if not (symmetric and (covariance.diagonal() >= 0).all()):
+        raise ValueError(
+            f"--reference (={url!r}): sigma is no covariance: it must be symmetric, and its diagonal not negative"
+        )
     return mean, covariance

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ from bigtrain.evaluation import metrics
 from bigtrain.evaluation.conventions import TF1, Conventions
 from bigtrain.evaluation.extractors import Extractor
 from bigtrain.evaluation.metrics.classification import classification_accuracy
+from bigtrain.evaluation.metrics.path_length import PATH_METRICS
 from bigtrain.evaluation.reference import REAL_FEATURES, REAL_IMAGES, Labelled, Reference
 
 #: MiFID takes a set whose mean distance is at least this for new (torchmetrics and the Kaggle competition).
@@ -254,13 +255,26 @@ METRICS = {
 }
 
 
+def check_metrics(names: Sequence[str], valid: Collection[str] = METRICS.keys() | PATH_METRICS.keys()) -> None:
+    """Refuses what cannot be a list of metrics.
+
+    Raises:
+        ValueError: if there are none, or one is unknown or there twice.
+    """
+    unknown = [name for name in names if name not in valid]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if not names or unknown:
+        problem = f"{unknown} are unknown" if unknown else "name one at least"
+        raise ValueError(f"metrics (={list(names)}): {problem}; valid are {', '.join(sorted(valid))}")
+    if twice:
+        raise ValueError(f"metrics (={list(names)}): {', '.join(twice)} is there twice; name each once")
+
+
 def needs_of(names: Sequence[str]) -> set[str]:
     """Of all these metrics.
 
     Raises:
-        ValueError: if there are none, or one is unknown.
+        ValueError: as `check_metrics`, of those of this table.
     """
-    unknown = [name for name in names if name not in METRICS]
-    if unknown or not names:
-        raise ValueError(f"metrics (={list(names)}): {unknown} are unknown; valid are {sorted(METRICS)}")
+    check_metrics(names, METRICS)
     return {need for name in names for need in METRICS[name].needs}

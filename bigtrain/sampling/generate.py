@@ -81,8 +81,15 @@ class Sampler:
             latents: float32 [n, latent_dim].
             labels: int64 [n], or vectors float32 [n, dim], such as `vectors` gives or what lies between them.
         """
-        starts = range(0, len(latents), self.batch)
-        return torch.cat([self._run(latents[i : i + self.batch], labels[i : i + self.batch]) for i in starts])
+        return torch.cat([to_uint8(images).cpu() for images in self._batches(latents, labels)])
+
+    def make_exact(self, latents: Tensor, labels: Tensor) -> Tensor:
+        """The same before they are rounded: [n, c, h, w] as the generator makes them, about in [-1, 1]."""
+        return torch.cat(list(self._batches(latents, labels)))
+
+    def _batches(self, latents: Tensor, labels: Tensor) -> Iterator[Tensor]:
+        for i in range(0, len(latents), self.batch):
+            yield self._run(latents[i : i + self.batch], labels[i : i + self.batch])
 
     def truncated(self, truncation: float | None) -> Sampler:
         """A sampler of the same samples at another threshold, with standing statistics of its own."""
@@ -117,7 +124,7 @@ class Sampler:
         padded = torch.arange(self.batch) % len(latents)
         with installed(self._moments), self._evaluating():
             images = self._forward(latents[padded], labels[padded])
-        return to_uint8(images)[: len(latents)].cpu()
+        return images[: len(latents)]
 
     def _forward(self, latent: Tensor, label: Tensor) -> Tensor:
         weight = next(self.generator.parameters())

@@ -8,13 +8,13 @@ from typing import Final
 import torch
 from torch import Tensor
 
-#: From starts and ends [n, d] and weights [steps], 0 at the start and 1 at the end, to the points [n, steps, d].
+#: From starts and ends [n, d] and weights [steps] or [n, steps], 0 at the start and 1 at the end, to [n, steps, d].
 Path = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def linear(start: Tensor, end: Tensor, weight: Tensor) -> Tensor:
     """The straight line: (1 - w)·start + w·end."""
-    w = weight[:, None]
+    w = weight[..., None]
     return (1 - w) * start[:, None] + w * end[:, None]
 
 
@@ -30,7 +30,7 @@ def spherical(start: Tensor, end: Tensor, weight: Tensor) -> Tensor:
         point / norm.clamp(min=torch.finfo(norm.dtype).tiny) for point, norm in zip((start, end), norms, strict=True)
     ]
     angle = (directions[0] * directions[1]).sum(dim=1).clamp(-1, 1).acos()[:, None, None]
-    w = weight[:, None]
+    w = weight[..., None]
     turned = ((1 - w) * angle).sin() * directions[0][:, None] + (w * angle).sin() * directions[1][:, None]
     arc = turned / angle.sin() * linear(norms[0], norms[1], weight)
     return torch.where(angle.sin() < 1e-6, linear(start, end, weight), arc)

@@ -17,6 +17,12 @@ def to_uint8(images: Tensor) -> Tensor:
     return ((images.to(torch.float32) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
+def enlarge(images: Tensor, resolution: int) -> Tensor:
+    """Images [n, c, h, w] at a resolution that is a multiple of theirs, each pixel repeated. (Larger ones stay.)"""
+    factor = resolution // images.shape[-1]
+    return images.repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3) if factor > 1 else images
+
+
 def fade(images: Tensor, alpha: float) -> Tensor:
     """Real images while a resolution fades in: at alpha 0 those of half the resolution, upsampled; at 1 themselves.
 

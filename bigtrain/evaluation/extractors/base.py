@@ -8,8 +8,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+from bigtrain.randomness import words
 
 
 def hash_weights(state: Mapping[str, Tensor]) -> str:
@@ -20,6 +23,12 @@ def hash_weights(state: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:12]
+
+
+def probe(channels: int, resolution: int) -> Tensor:
+    """Two images of random pixels, uint8 [2, c, h, w], to see what a network makes of some."""
+    pixels = words(0, "extractor.probe", range(2), channels * resolution**2)
+    return torch.from_numpy(pixels.astype(np.uint8)).reshape(2, channels, resolution, resolution)
 
 
 @contextlib.contextmanager
@@ -106,7 +115,7 @@ class Extractor(nn.Module, ABC):
             batch_size: the last image is repeated up to so many, and what comes of them is dropped.
 
         Raises:
-            ValueError: if they are of another type or shape.
+            ValueError: if they are of another type or shape, or what it makes of them is not finite.
         """
         if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] not in (1, self.channels):
             raise ValueError(
@@ -119,4 +128,10 @@ class Extractor(nn.Module, ABC):
         self.eval()  # whatever mode the module around it has been put in
         with exact_arithmetic(self.device):
             found = (self._compiled or self)(images.to(self.device).expand(-1, self.channels, -1, -1))
-        return Measures(*(output[:n].float() for output in found))
+        measures = Measures(*(output[:n].float() for output in found))
+        if not all(output.isfinite().all() for output in measures if output is not None):
+            raise ValueError(
+                f"the extractor {self.name!r} makes numbers that are not finite (NaN or infinite) of images: scores of "
+                "them would mean nothing"
+            )
+        return measures

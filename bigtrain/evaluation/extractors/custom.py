@@ -10,7 +10,7 @@ from pydoc import ErrorDuringImport, locate
 import torch
 from torch import Tensor, nn
 
-from bigtrain.evaluation.extractors.base import Extractor, hash_weights
+from bigtrain.evaluation.extractors.base import Extractor, hash_weights, probe
 from bigtrain.evaluation.extractors.weights import load_weights
 from bigtrain.randomness import seeded
 
@@ -60,14 +60,14 @@ class ModuleExtractor(Extractor):
         return (features, *logits) if logits else (features, features.new_empty(len(features), 0))
 
     def _dimensions(self, resolution: int) -> tuple[int, int]:
-        """Of features and logits, as two blank images show them."""
-        blank = torch.zeros(2, self.channels, resolution, resolution, dtype=torch.uint8)
+        """Of features and logits, as two images show them, which are not blank: some networks divide by a deviation."""
+        images = probe(self.channels, resolution)
         expected = "features [n, d], or features and logits [n, k]"
         try:
-            features, logits, _ = self.measure(blank)
+            features, logits, _ = self.measure(images)
         except Exception as error:  # of the user's code, whatever it is
             raise ValueError(
-                f"extractor {self.name!r} must make {expected} of uint8 images {list(blank.shape)}: {error}"
+                f"extractor {self.name!r} must make {expected} of uint8 images {list(images.shape)}: {error}"
             ) from error
         if any(output.dim() != 2 or len(output) != 2 for output in (features, logits)):
             shapes = f"{list(features.shape)} and {list(logits.shape)}"
