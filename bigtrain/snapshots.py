@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -18,6 +19,8 @@ from bigtrain.storage import Storage
 FORMAT = 1
 #: What the file of a snapshot's discriminator ends in.
 OPPONENT = ".discriminator.safetensors"
+#: `fid10k_full`, not `fid_infinity10k_full`.
+FID = re.compile(r"fid\d")
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,9 @@ class Card:
         return self.images_seen / 1000
 
     @property
-    def fid(self) -> float | None:
-        """The FID that was measured at this moment, if it was."""
-        found = [score["value"] for score in self.scores if score["metric"].startswith("fid")]
-        return float(found[0]) if found else None
+    def fid(self) -> dict[str, Any] | None:
+        """The FID that was measured at this moment, if it was, with its name and protocol."""
+        return next((score for score in self.scores if FID.match(score["metric"])), None)
 
     @property
     def place(self) -> dict[str, Any]:

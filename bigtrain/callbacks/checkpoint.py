@@ -8,6 +8,7 @@ from typing import Any
 from lightning import Trainer
 
 from bigtrain.callbacks.periodic import Periodic
+from bigtrain.callbacks.records import how_measured
 from bigtrain.checkpoints import Checkpoints
 from bigtrain.games import AdversarialGame, Game
 from bigtrain.runtime.parallel import whole
@@ -24,7 +25,8 @@ class Checkpointing(Periodic):
         checkpoints: where they go.
         facts: gives what a checkpoint says beside the tensors; called by all ranks.
         snapshots: where the averaged generator goes at the same time.
-        card: makes a snapshot's card; the checkpoint with the best FID is kept.
+        card: makes a snapshot's card; the checkpoint with the best FID is kept, where some were measured otherwise
+            (of fewer samples, say) the best of each kind.
         agreement: of the ranks to end the training after the step, with a checkpoint.
     """
 
@@ -68,11 +70,12 @@ class Checkpointing(Periodic):
     def save(self, game: AdversarialGame, wait: bool) -> None:
         """Takes snapshot and checkpoint; all ranks do so at the same step."""
         average = {name: whole(tensor) for name, tensor in game.average.state_dict().items()}
-        fid = None
+        score, measured = None, ""
         if game.parallel.rank == 0:
             card = self.card(game)
             save_snapshot(self.snapshots, average, card)
-            fid = card.fid
+            if card.fid is not None:
+                score, measured = float(card.fid["value"]), how_measured(card.fid)
         now = game.clock.images_seen
-        self.checkpoints.save(now, game.training_state(), self.facts(), fid, wait)
+        self.checkpoints.save(now, game.training_state(), self.facts(), score, wait, measured)
         self._saved = now

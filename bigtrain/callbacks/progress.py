@@ -6,9 +6,9 @@ import time
 from typing import Any
 
 from lightning import Callback, Trainer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from bigtrain.data.progress import console
 from bigtrain.games import Game
 
 REFRESH_SECONDS, PLAIN_SECONDS = 0.5, 10.0
@@ -18,7 +18,7 @@ class TrainingProgress(Callback):
     """Shows kimg, resolution, alpha, images/s, losses and the time that is left."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True)
+        self.console = console()
         self._bar: Progress | None = None
 
     def on_train_start(self, trainer: Trainer, game: Game) -> None:  # type: ignore[override]

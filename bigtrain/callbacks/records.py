@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
+
+
+def how_measured(score: dict[str, Any]) -> str:
+    """The name of a score and a hash of its protocol: only where they are the same, scores are to be compared."""
+    digest = hashlib.sha256(json.dumps(score["protocol"], sort_keys=True).encode()).hexdigest()
+    return f"{score['metric']} {digest[:8]}"
 
 
 class Records:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,14 +17,15 @@ from bigtrain.data.progress import progress
 from bigtrain.evaluation.classifier import ClassifierExtractor
 from bigtrain.evaluation.conventions import conventions
 from bigtrain.evaluation.evaluate import Evaluation, evaluate
-from bigtrain.evaluation.extractors import Extractor
+from bigtrain.evaluation.extractors import Extractor, exact_arithmetic
 from bigtrain.evaluation.extractors.lpips import LpipsExtractor
 from bigtrain.evaluation.extractors.named import PUBLISHED, check_name, is_available, named_extractor
 from bigtrain.evaluation.metrics.path_length import PATH_METRICS
 from bigtrain.evaluation.paths import check_takes_unrounded, evaluate_paths
 from bigtrain.evaluation.protocol import Provenance, Score
 from bigtrain.evaluation.reference import Reference
-from bigtrain.evaluation.table import METRICS, check_metrics
+from bigtrain.evaluation.table import METRICS, check_metrics, least_of
+from bigtrain.runtime.world import World
 from bigtrain.sampling.generate import Sampler
 from bigtrain.sampling.outputs import place_of
 from bigtrain.sampling.pixels import enlarge
@@ -47,6 +49,7 @@ class Measurement:
         batch_size: images measured at a time.
         channels_last, compiled: see `Extractor.hasten`.
         device: of the extractor.
+        alive: is called now and then by what takes long, on every process.
     """
 
     extractor: str = "auto"
@@ -56,6 +59,12 @@ class Measurement:
     channels_last: bool = False
     compiled: bool = False
     device: torch.device | str = "cpu"
+    alive: Callable[[], None] = lambda: None
+
+
+def device_of_scores(device: torch.device) -> torch.device:
+    """Where a training on this device has its scores measured: sums are in float64, which mps has not."""
+    return torch.device("cpu") if device.type == "mps" else device
 
 
 class Scoring(ABC):
@@ -130,16 +139,44 @@ class Scoring(ABC):
             return self.extractor
         return LpipsExtractor(self.resolution).to(self.by.device)
 
-    def prepare(self, metrics: Sequence[str], num: int) -> None:
+    def prepare(self, metrics: Sequence[str], num: int, world: World) -> None:
         """Does before a training what could fail after it: the extractor and the statistics of the real images.
 
+        Rank 0 makes what there is not yet; then the others find it. Where nothing can be stored, they make the same.
+
         Raises:
-            ValueError, OSError: if the metrics cannot be had.
+            ValueError, OSError: if the metrics cannot be had, or not by the same extractor on all ranks.
         """
+        world.first_does(lambda: self._prepare(metrics, num))
+        if not world.is_first:
+            self._prepare(metrics, num)
+        told = world.gather([self._fingerprint(metrics)])
+        if any(others != told[0] for others in told):
+            raise ValueError(
+                f"extractor (={self.kind!r}) or what it measured of the real images is not the same on all ranks "
+                f"({self.extractor.name}, {self.extractor.weight_hash} on rank {world.rank}): let rank 0 store them "
+                "where all can read them, or give all the same weights"
+            )
+
+    def _prepare(self, metrics: Sequence[str], num: int) -> None:
         of_samples, _ = self._possible(metrics, conditional=True)
         if of_samples:
             reference, splits = self.reference(of_samples), self.conventions.splits
             Evaluation(self.extractor, reference, of_samples, num, self.batch_size, splits, self.conventions)
+
+    def _fingerprint(self, metrics: Sequence[str]) -> int:
+        """Of what samples are measured by; less than 2⁴⁸."""
+        of_samples, _ = self._possible(metrics, conditional=True)
+        reference = self.reference(of_samples) if of_samples else None
+        digest = hashlib.sha256(f"{self.extractor.name} {self.extractor.weight_hash}".encode())
+        if reference is not None:
+            digest.update(reference.features.mean.cpu().numpy().tobytes())
+        return int(digest.hexdigest()[:12], 16)
+
+    def least(self, metrics: Sequence[str]) -> int:
+        """Samples without which there are no such scores."""
+        of_samples, _ = self._possible(metrics, conditional=True)
+        return least_of(of_samples, self.conventions.splits)
 
     def score(
         self,
@@ -148,9 +185,9 @@ class Scoring(ABC):
         num: int,
         provenance: Provenance,
         conditional: bool,
-        alive: Callable[[], None] = lambda: None,
+        world: World | None = None,
     ) -> list[Score]:
-        """The scores of samples 0 … num - 1, in the order of the metrics.
+        """The scores of samples 0 … num - 1, in the order of the metrics, on all ranks, which make a part of them each.
 
         Args:
             samples: makes the images and labels of sample indices; a `Sampler` where a metric is of the generator.
@@ -158,7 +195,7 @@ class Scoring(ABC):
             num: at least 2.
             provenance: how the samples are made.
             conditional: whether the samples have labels that they were asked for.
-            alive: is called after each batch.
+            world: of the ranks; None if this process is alone with it, whatever else there is.
 
         Raises:
             ValueError: if the metrics cannot be had of these samples.
@@ -166,11 +203,11 @@ class Scoring(ABC):
         of_samples, of_paths = self._possible(metrics, conditional)
         if of_paths and not isinstance(samples, Sampler):
             raise ValueError(f"metrics {of_paths} are of a generator: give a run or a snapshot, not images")
-        scores = self._of_samples(samples, of_samples, num, provenance, conditional, alive)
+        scores = self._of_samples(samples, of_samples, num, provenance, conditional, world) if of_samples else []
         found = dict(zip(of_samples, scores, strict=True))
         for metric in of_paths:
             assert isinstance(samples, Sampler)
-            found[metric] = self._of_paths(samples, metric, num, provenance, alive)
+            found[metric] = self._of_paths(samples, metric, num, provenance, world)
         return [found[metric] for metric in metrics if metric in found]
 
     def _of_samples(
@@ -180,11 +217,9 @@ class Scoring(ABC):
         num: int,
         provenance: Provenance,
         conditional: bool,
-        alive: Callable[[], None],
+        world: World | None,
     ) -> list[Score]:
-        if not metrics:
-            return []
-        with _shown("evaluating", num, alive) as after_batch:
+        with self._shown("evaluating", num, world) as after_batch:
             return evaluate(
                 lambda indices: self._measured(samples, indices, conditional),
                 self.extractor,
@@ -195,13 +230,16 @@ class Scoring(ABC):
                 provenance,
                 splits=self.conventions.splits,
                 conventions=self.conventions,
+                rank=0 if world is None else world.rank,
+                world_size=1 if world is None else world.size,
                 progress=after_batch,
+                wait=(lambda: None) if world is None else world.wait,
             )
 
     def _of_paths(
-        self, generator: Sampler, metric: str, num: int, provenance: Provenance, alive: Callable[[], None]
+        self, generator: Sampler, metric: str, num: int, provenance: Provenance, world: World | None
     ) -> Score:
-        with _shown(f"measuring {metric}", num, alive) as after_batch:
+        with self._shown(f"measuring {metric}", num, world) as after_batch:
             return evaluate_paths(
                 generator,
                 self.path_extractor,
@@ -211,8 +249,31 @@ class Scoring(ABC):
                 provenance,
                 self.resolution,
                 conventions=self.conventions,
+                rank=0 if world is None else world.rank,
+                world_size=1 if world is None else world.size,
                 progress=after_batch,
+                wait=(lambda: None) if world is None else world.wait,
             )
+
+    @contextlib.contextmanager
+    def _shown(self, what: str, num: int, world: World | None) -> Iterator[Callable[[int, int], None]]:
+        """Progress that the first rank shows, and a sign of life of each, after each batch."""
+        size = 1 if world is None else world.size
+        shows = world is None or world.is_first
+        with progress(what, num) if shows else contextlib.nullcontext() as shown:
+
+            def after_batch(done: int, _: int) -> None:
+                self.by.alive()
+                if shown is not None:
+                    shown.update(min(num, done * size))
+
+            yield after_batch
+
+    def measure(self, samples: Samples, indices: np.ndarray) -> None:
+        """Makes and measures a batch for nothing but the time that it takes."""
+        with exact_arithmetic(self.extractor.device):
+            images, _ = self._measured(samples, indices, conditional=False)
+        self.extractor.measure(images, self.batch_size).features.cpu()
 
     def _possible(self, metrics: Sequence[str], conditional: bool) -> tuple[list[str], list[str]]:
         """The metrics of samples and those of paths that can be had; recognition only of what can be recognised."""
@@ -229,15 +290,3 @@ class Scoring(ABC):
     def _measured(self, samples: Samples, indices: np.ndarray, conditional: bool) -> tuple[Tensor, Tensor | None]:
         images, labels = samples(indices)
         return enlarge(images, self.resolution), labels if conditional else None
-
-
-@contextlib.contextmanager
-def _shown(what: str, num: int, alive: Callable[[], None]) -> Iterator[Callable[[int, int], None]]:
-    """Progress that is shown, and a sign of life, after each batch."""
-    with progress(what, num) as shown:
-
-        def after_batch(done: int, _: int) -> None:
-            alive()
-            shown.update(done)
-
-        yield after_batch

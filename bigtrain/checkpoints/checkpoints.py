@@ -82,6 +82,7 @@ class Checkpoints:
         facts: dict[str, Any],
         score: float | None = None,
         wait: bool = False,
+        measured: str = "",
     ) -> None:
         """Copies what this rank has to write, and writes it while the training goes on.
 
@@ -94,13 +95,14 @@ class Checkpoints:
             facts: anything that json can say; those of rank 0 are written.
             score: lower is better; the best is kept however old it is. None if it is not known.
             wait: until it is complete; the same on all ranks.
+            measured: how the score was; scores that were measured otherwise are not compared, the best of each is kept.
 
         Raises:
             OSError: with `wait`, on all ranks, if it cannot be written.
         """
         self._outcome()  # of the one before, of which has been told
         self._share.copy(share_of(self.world.rank, pieces))
-        state = _state(images_seen, self.world.size, score, facts)
+        state = _state(images_seen, self.world.size, score, measured, facts)
         self._writing = self._begun(moment_name(images_seen), state, warn=not wait)
         if wait:
             failure = self._outcome()
@@ -229,9 +231,16 @@ class Checkpoints:
             raise ValueError(f"checkpoint {self.storage.locate(name)} is damaged ({error}); {remedy}") from error
 
 
-def _state(images_seen: int, world_size: int, score: float | None, facts: dict[str, Any]) -> bytes:
+def _state(images_seen: int, world_size: int, score: float | None, measured: str, facts: dict[str, Any]) -> bytes:
     known = score if score is not None and math.isfinite(score) else None
-    state = {"format": FORMAT, "images_seen": images_seen, "world_size": world_size, "score": known, "facts": facts}
+    state = {
+        "format": FORMAT,
+        "images_seen": images_seen,
+        "world_size": world_size,
+        "score": known,
+        "measured": measured,
+        "facts": facts,
+    }
     return json.dumps(state, indent=1).encode()
 
 

@@ -35,7 +35,7 @@ class Folders:
 
     Args:
         storage: where they are.
-        keep: how many of the newest are kept, beside the one with the best score.
+        keep: how many of the newest are kept, beside those with the best score of each kind.
     """
 
     def __init__(self, storage: Storage, keep: int) -> None:
@@ -69,13 +69,20 @@ class Folders:
                 self.remove(name)
 
     def _best(self, names: list[str]) -> list[str]:
-        scores = {name: score for name in names if (score := self._score(name)) is not None}
-        return [min(scores, key=scores.__getitem__)] if scores else []
+        """Of each way of measuring the one with the lowest score."""
+        best: dict[str, tuple[float, str]] = {}
+        for name in names:
+            if (found := self._score(name)) is not None:
+                measured, score = found
+                best[measured] = min(best.get(measured, (score, name)), (score, name), key=lambda pair: pair[0])
+        return [name for _, name in best.values()]
 
-    def _score(self, name: str) -> float | None:
-        """Lower is better; None for one that was not scored, or cannot tell."""
+    def _score(self, name: str) -> tuple[str, float] | None:
+        """How it was measured, and what it is; None for a checkpoint that was not scored, or cannot tell."""
         try:
-            return float(json.loads(self.storage.read(f"{name}/{FACTS}"))["score"])
+            state = json.loads(self.storage.read(f"{name}/{FACTS}"))
+            score = float(state["score"])
+            return str(state.get("measured", "")), score
         except (ValueError, KeyError, TypeError, FileNotFoundError):
             return None
 

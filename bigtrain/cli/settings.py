@@ -43,7 +43,9 @@ class Evaluation:
         truncation: of the samples; null for none.
         standing_stats: batches on which batch-norm statistics are estimated for the samples, such as 100; null for the
             training's running averages.
-        batch_size: images made and measured at a time.
+        max_minutes: that a scoring may take; where that is not enough fewer samples are scored: 1, 2 or 5 times a power
+            of ten, and the scores' names say so (`fid2k` for `fid10k`). null for as long as it takes.
+        batch_size: images that a process makes and measures at a time.
         channels_last, compiled: how the extractor computes; worth it for many images.
     """
 
@@ -55,9 +57,16 @@ class Evaluation:
     protocol: str | None = None
     truncation: float | None = None
     standing_stats: int | None = None
+    max_minutes: float | None = None
     batch_size: int = 100
     channels_last: bool = False
     compiled: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_minutes is not None and not self.max_minutes > 0:
+            raise ValueError(
+                f"evaluation.max_minutes (={self.max_minutes:g}) must be greater than 0, or null for no limit"
+            )
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ def run(arguments: Sequence[str]) -> int:
     if options.to:
         made.save(*place_of(options.to))
         print(f"kept as {options.to}")
-    elif scorer.storage.exists(scorer.classifier_key):
-        print(f"kept as {scorer.storage.locate(scorer.classifier_key)}")
+    else:
+        for storage in scorer.places.holding(scorer.classifier_key):
+            print(f"kept as {storage.locate(scorer.classifier_key)}")
     return 0

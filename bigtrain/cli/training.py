@@ -18,7 +18,7 @@ from bigtrain.callbacks.metrics import Metrics
 from bigtrain.callbacks.progress import TrainingProgress
 from bigtrain.callbacks.samples import Samples
 from bigtrain.callbacks.scoring import Scorer
-from bigtrain.callbacks.scoring_base import Measurement
+from bigtrain.callbacks.scoring_base import Measurement, device_of_scores
 from bigtrain.callbacks.throughput import Throughput
 from bigtrain.callbacks.watching import Stragglers, Watching
 from bigtrain.checkpoints import Checkpoints
@@ -37,6 +37,7 @@ from bigtrain.runtime.watch import Watch
 from bigtrain.runtime.world import World
 from bigtrain.sampling.standing_stats import StandingStats
 from bigtrain.snapshots import Card
+from bigtrain.storage import Storage
 
 
 class Training:
@@ -105,7 +106,8 @@ class Training:
 
     def train(self, trainer: Trainer) -> int:
         """Trains to the end, or until a signal asks to stop. Returns the exit code."""
-        self.world.first_does(self._prepare_scores)
+        for evaluating in self.evaluating:
+            evaluating.prepare()
         trainer.loggers = self.loggers
         trainer.callbacks.extend(self.callbacks)  # type: ignore[attr-defined]
         if self.world.is_first:
@@ -134,10 +136,6 @@ class Training:
         if self.world.is_first:
             _say(f"stopped at {self.game.clock.kimg:g} kimg with a checkpoint; the same command resumes")
         return 128 + stopped_by
-
-    def _prepare_scores(self) -> None:
-        for evaluating in self.evaluating:
-            evaluating.scorer.prepare(evaluating.metrics, evaluating.num)
 
     def report(self) -> None:
         """Names what was made, with the newest scores."""
@@ -210,20 +208,20 @@ class Training:
             wanted.batch_size,
             wanted.channels_last,
             wanted.compiled,
+            device_of_scores(self.game.parallel.device),
+            self.watch.alive,
         )
-        scorer = Scorer(self.data.shards, resolution, by)
-        records = self.folder.evaluation
         return [
             Evaluating(
                 wanted.every_kimg,
-                scorer,
-                records,
+                Scorer(self.data.shards, resolution, by, spare=Storage(self.folder.path)),
+                self.folder.evaluation,
                 wanted.metrics,
                 wanted.num,
                 wanted.truncation,
-                self.world,
-                self.watch.alive,
                 wanted.standing_stats,
+                wanted.max_minutes,
+                self.world,
             )
         ]
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -54,6 +58,14 @@ def _skipped(count: int) -> str:
     return f", {count:,} skipped" if count else ""
 
 
+@functools.cache
+def console() -> Console:
+    """The one for all bars: what is drawn on two consoles at a time would overwrite each other."""
+    from rich.console import Console  # noqa: PLC0415 - only a terminal needs it
+
+    return Console(stderr=True)
+
+
 @contextlib.contextmanager
 def progress(title: str, total: int, done: int = 0) -> Iterator[Progress]:
     """Shows progress on stderr inside the block."""
@@ -66,8 +78,7 @@ def progress(title: str, total: int, done: int = 0) -> Iterator[Progress]:
 
 @contextlib.contextmanager
 def _bar(title: str, total: int, done: int) -> Iterator[Progress]:
-    from rich import progress as rich  # noqa: PLC0415 - only a terminal needs it
-    from rich.console import Console  # noqa: PLC0415
+    from rich import progress as rich  # noqa: PLC0415
 
     columns = (
         rich.TextColumn("{task.description}"),
@@ -77,7 +88,7 @@ def _bar(title: str, total: int, done: int) -> Iterator[Progress]:
         rich.TimeRemainingColumn(),
         rich.TextColumn("{task.fields[skipped]}"),
     )
-    with rich.Progress(*columns, console=Console(stderr=True)) as display:
+    with rich.Progress(*columns, console=console()) as display:
         yield _Bar(display, display.add_task(title, total=total, completed=done, rate=0.0, skipped=""), done)
 
 

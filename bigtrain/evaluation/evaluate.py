@@ -30,7 +30,7 @@ from bigtrain.evaluation.table import METRICS, Gathered, needs_of
 
 #: Makes the samples of these global indices: uint8 images [n, c, h, w] and the labels asked for [n], None without.
 Sampler = Callable[[NDArray[np.int64]], tuple[Tensor, Tensor | None]]
-#: Is told how many samples of this process are done, and how many there are.
+#: Is told how many samples of this process are done, and how many there are; again after each metric.
 Progress = Callable[[int, int], None]
 
 
@@ -169,15 +169,21 @@ class Evaluation:
         if labels is None and wanting:
             raise ValueError(f"metrics {wanting} need the labels that the samples were asked for; there are none")
 
-    def scores(self, statistics: Mapping[str, Sums], provenance: Provenance) -> list[Score]:
-        """The scores of the statistics of all `num` samples, in the order of the metrics."""
+    def scores(
+        self, statistics: Mapping[str, Sums], provenance: Provenance, after: Callable[[], None] = lambda: None
+    ) -> list[Score]:
+        """The scores of the statistics of all `num` samples, in the order of the metrics; `after` each is called."""
         for name, sums in statistics.items():
             expected = len(sums.rows) if isinstance(sums, Kept) else self.num
             counted = int(torch.as_tensor(sums.count).sum())
             assert counted == expected, f"{name}: {counted} samples of {expected} were gathered"
         on_cpu = {name: sums.cpu() for name, sums in statistics.items()}
         gathered = Gathered(on_cpu, self.reference, self.extractor, self.conventions)
-        return [self._score(name, gathered, provenance) for name in self.metrics]
+        scores = []
+        for name in self.metrics:
+            scores.append(self._score(name, gathered, provenance))
+            after()
+        return scores
 
     def _score(self, name: str, gathered: Gathered, provenance: Provenance) -> Score:
         metric = METRICS[name]
@@ -235,6 +241,7 @@ def evaluate(
     rank: int = 0,
     world_size: int = 1,
     progress: Progress | None = None,
+    wait: Callable[[], None] = lambda: None,
 ) -> list[Score]:
     """Scores `num` samples of a generator, in the order of the metrics.
 
@@ -251,7 +258,8 @@ def evaluate(
         splits: parts of the samples for the Inception Score.
         conventions: of the protocol that extractor and reference were made by.
         rank, world_size: which of the samples are this process's.
-        progress: is called after each batch.
+        progress: is called after each batch, and after each metric.
+        wait: is called before the ranks add up what they have: one may be later than their collectives wait for it.
 
     Raises:
         ValueError: if a metric is unknown, or cannot be had from this extractor, reference, sampler or `num`.
@@ -259,6 +267,9 @@ def evaluate(
     evaluation = Evaluation(extractor, reference, metrics, num, batch_size, splits, conventions)
     statistics = evaluation.gather(sampler, rank, world_size, progress)
     if world_size > 1:
+        wait()
         for sums in statistics.values():
             sums.add_ranks()
-    return evaluation.scores(statistics, provenance or Provenance())
+    mine = len(range(rank, num, world_size))
+    after = (lambda: None) if progress is None else (lambda: progress(mine, mine))
+    return evaluation.scores(statistics, provenance or Provenance(), after)

@@ -37,6 +37,7 @@ def evaluate_paths(
     rank: int = 0,
     world_size: int = 1,
     progress: Progress | None = None,
+    wait: Callable[[], None] = lambda: None,
 ) -> Score:
     """A score of `num` short steps between latents of a generator.
 
@@ -54,6 +55,7 @@ def evaluate_paths(
         conventions: of the protocol of the other scores.
         rank, world_size: which of the steps are this process's.
         progress: is called after each batch.
+        wait: for the other ranks, before what they found is added up.
 
     Raises:
         ValueError: if there are too few steps, or the distances are no numbers.
@@ -74,6 +76,7 @@ def evaluate_paths(
         if progress is not None:
             progress(done, total)
     if world_size > 1:
+        wait()
         kept.add_ranks()
     return _score(name, kept.rows, extractor, provenance, conventions)
 

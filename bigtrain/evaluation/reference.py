@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -17,13 +16,13 @@ from torch import Tensor
 from bigtrain.evaluation.extractors import Extractor
 from bigtrain.evaluation.kept import KEPT, Choice, kept_images
 from bigtrain.evaluation.metrics import square_root
+from bigtrain.evaluation.places import Places
 from bigtrain.evaluation.statistics import FeatureStatistics
 from bigtrain.evaluation.tensor_file import pack, unpack
 from bigtrain.storage import Storage
 
 #: To be raised when the same images would give other statistics.
 VERSION = 3
-_log = logging.getLogger(__name__)
 
 
 #: What can be kept of some of the real images, chosen at random, for the metrics that sums do not serve.
@@ -192,19 +191,17 @@ def _itself(labelled: Labelled) -> Labelled:
 
 
 def reference_statistics(
-    storage: Storage,
+    places: Places,
     key: str,
     make: Callable[[], Reference],
     damaged_key: str | None = None,
     may_lack: int = 0,
     parts: Collection[str] = (),
 ) -> Reference:
-    """The statistics that are stored under the key below the shards, or else those of `make`, which are then stored.
-
-    A store that cannot be written costs the next run the same work, and this one a warning.
+    """The statistics that are stored under the key, or else those of `make`, which are then stored.
 
     Args:
-        storage: of the shards.
+        places: where.
         key: of the statistics of all images.
         make: measures them.
         damaged_key: of those that are without damaged images.
@@ -212,20 +209,20 @@ def reference_statistics(
         parts: of PARTS, what must be there too.
     """
     for one, most in ((key, 0), (damaged_key, may_lack)):
-        if one is not None and storage.exists(_name(one)):
-            reference = _from_storage(storage, one)
+        for storage in () if one is None else places.holding(_name(one)):
+            reference = _from_storage(storage, str(one))
             if reference.left_out <= most and reference.load.keys() >= set(parts):
                 return reference
     reference = make()
     made = (reference.left_out and damaged_key) or key
-    try:
+
+    def write(storage: Storage) -> None:
         for part, load in reference.load.items():
             storage.write(_name(made, part), pack(load()._asdict(), {}))
         storage.write(_name(made), _to_bytes(reference))
-        return _from_storage(storage, made)  # what was kept is not held in memory until it is used
-    except OSError as error:
-        _log.warning("the statistics of the real images cannot be stored, the next run computes them again: %s", error)
-    return reference
+
+    kept = places.keep("what was measured of the real images", write)
+    return reference if kept is None else _from_storage(kept, made)  # what is stored is not held in memory
 
 
 def _name(key: str, part: str = "") -> str:

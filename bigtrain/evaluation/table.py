@@ -278,3 +278,8 @@ def needs_of(names: Sequence[str]) -> set[str]:
     """
     check_metrics(names, METRICS)
     return {need for name in names for need in METRICS[name].needs}
+
+
+def least_of(names: Sequence[str], splits: int) -> int:
+    """Samples below which one of these metrics cannot be had; `splits` are those of the Inception Score."""
+    return max((splits if name == "is" else METRICS[name].least for name in names), default=2)

@@ -116,6 +116,15 @@ def test_the_best_is_kept_beside_the_newest(scores, tmp_path_factory):
         assert set(checkpoints.names()) == newest | best
 
 
+def test_scores_that_were_measured_otherwise_do_not_take_the_place_of_the_best(checkpoints):
+    """Of fewer samples, FID is higher, or lower by chance: neither says anything about the other."""
+    for number, (score, measured) in enumerate([(5.0, "fid10k"), (9.0, "fid10k"), (3.0, "fid2k"), (4.0, "fid2k")]):
+        save(checkpoints, 1000 * number, score=score, measured=measured)
+    for number in (4, 5):
+        save(checkpoints, 1000 * number)
+    assert checkpoints.names() == ["000000.000", "000002.000", "000004.000", "000005.000"]
+
+
 def test_one_of_the_same_moment_is_replaced(checkpoints):
     save(checkpoints, 1000, 1.0)
     save(checkpoints, 1000, 2.0)

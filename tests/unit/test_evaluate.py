@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from bigtrain.evaluation.evaluate import Evaluation, evaluate, index_batches
 from bigtrain.evaluation.extractors import Extractor
 from bigtrain.evaluation.metrics import frechet_distance
+from bigtrain.evaluation.places import Places
 from bigtrain.evaluation.protocol import Provenance, score_name
 from bigtrain.evaluation.reference import (
     REAL_FEATURES,
@@ -230,8 +231,8 @@ def test_a_reference_is_measured_once_and_kept(tmp_path: Path) -> None:
         made.append(measure_reference(real_batches(), Brightness(), "some manifest", CLASSES, parts=[REAL_FEATURES]))
         return made[-1]
 
-    first = reference_statistics(Storage(tmp_path), "key", make)
-    again = reference_statistics(Storage(tmp_path), "key", make)
+    first = reference_statistics(Places(Storage(tmp_path)), "key", make)
+    again = reference_statistics(Places(Storage(tmp_path)), "key", make)
     assert len(made) == 1
     assert (tmp_path / "evaluation" / "key.safetensors").is_file()
     assert (again.num_real, again.manifest, again.full) == (100, "some manifest", True)
@@ -255,7 +256,7 @@ def test_of_single_images_a_reference_keeps_what_is_asked_for(tmp_path: Path) ->
             asked.append(parts)
             return measure_reference(real_batches(), Brightness(), "some manifest", CLASSES, parts=parts)
 
-        return reference_statistics(Storage(tmp_path), "key", make, parts=parts)
+        return reference_statistics(Places(Storage(tmp_path)), "key", make, parts=parts)
 
     def files() -> list[str]:
         return sorted(path.name for path in (tmp_path / "evaluation").iterdir())
@@ -274,16 +275,30 @@ def test_of_single_images_a_reference_keeps_what_is_asked_for(tmp_path: Path) ->
 def test_a_store_that_cannot_be_written_is_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError("read-only")
+    made, write = [], Storage.write
 
+    def make() -> Reference:
+        made.append(measure_reference(real_batches(), Brightness(), "some manifest"))
+        return made[-1]
+
+    def refuse(storage: Storage, key: str, content: bytes) -> None:
+        if storage.url.endswith("shards"):
+            raise OSError("read-only")
+        write(storage, key, content)
+
+    shards, spare = Storage(tmp_path / "shards"), Storage(tmp_path / "run")
     monkeypatch.setattr(Storage, "write", refuse)
     with caplog.at_level(logging.WARNING):
-        found = reference_statistics(
-            Storage(tmp_path), "key", lambda: measure_reference(real_batches(), Brightness(), "some manifest")
-        )
-    assert found.num_real == 100
+        assert reference_statistics(Places(shards), "key", make) is made[0]
     assert caplog.text.count("cannot be stored") == caplog.text.count("read-only") == 1
+    caplog.clear()
+    for _ in range(2):
+        found = reference_statistics(Places(shards, spare), "key", make)
+    assert len(made) == 2
+    torch.testing.assert_close(found.features.covariance, made[0].features.covariance, rtol=0, atol=0)
+    assert [path.name for path in (tmp_path / "run" / "evaluation").iterdir()] == ["key.safetensors"]
+    (told,) = [record.message for record in caplog.records]
+    assert f"cannot be stored beside the shards, but in {tmp_path / 'run'}: read-only" in told
 
 
 def test_the_content_key_is_of_everything_that_decides() -> None:

@@ -187,7 +187,7 @@ class Scored:
 
     batch_size = 6
 
-    def score(self, samples, metrics, num, provenance, conditional):
+    def score(self, samples, metrics, num, provenance, conditional, world):
         self.images, self.provenance = samples(range(num))[0], provenance
         return []
 
@@ -216,7 +216,7 @@ def test_a_training_does_not_notice_that_it_was_scored_with_them():
     game, scored = biggan_game(), [Scored(), Scored()]
     before = copy.deepcopy(game.state_dict())
     for scorer, passes in zip(scored, (None, 4), strict=True):
-        Evaluating(0, scorer, None, ["fid"], 6, standing_stats=passes)._score(SimpleNamespace(loggers=[]), game)
+        Evaluating(0, scorer, None, ["fid"], 6, standing_stats=passes).act(SimpleNamespace(loggers=[]), game)
     assert not torch.equal(scored[0].images, scored[1].images)
     assert [scorer.provenance.standing_stats for scorer in scored] == [None, "4 batches of 6"]
     assert all(torch.equal(value, before[name]) for name, value in game.state_dict().items())
