@@ -86,7 +86,7 @@ class Reference:
 
     @cached_property
     def root(self) -> Tensor:
-        """L with L·Lᵀ = covariance: the costly part of a Fréchet distance that does not depend on the fakes."""
+        """L with L·Lᵀ = covariance: the part of a Fréchet distance that does not depend on the fakes."""
         return square_root(self.features.covariance)
 
 

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import pickle
 import urllib.error
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch_fidelity
+from sklearn.datasets import load_digits
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+from torchmetrics.image.fid import FrechetInceptionDistance
 
 from bigtrain.evaluation.classifier import ClassifierCard, ClassifierExtractor
 from bigtrain.evaluation.classifier_network import Classifier
+from bigtrain.evaluation.conventions import conventions
 from bigtrain.evaluation.evaluate import evaluate
 from bigtrain.evaluation.extractors import Extractor, exact_arithmetic, hash_weights
 from bigtrain.evaluation.extractors.inception import InceptionExtractor
 from bigtrain.evaluation.extractors.named import is_available
 from bigtrain.evaluation.extractors.resize import RESIZES
-from bigtrain.evaluation.reference import content_key, measure_reference
+from bigtrain.evaluation.reference import REAL_FEATURES, content_key, measure_reference
+from tests.unit.inception import Images, random_weights
 
 
 class Pixels(Extractor):
@@ -87,31 +91,9 @@ def test_the_hash_is_of_names_and_values() -> None:
     assert len({hash_weights(other) for other in [state, *others]}) == 4
 
 
-class Unloaded(FeatureExtractorInceptionV3):
-    """torch-fidelity's network with the weights that the constructor draws."""
-
-    def __init__(self) -> None:
-        no_weights = io.BytesIO()
-        torch.save({}, no_weights)
-        no_weights.seek(0)
-        super().__init__("unloaded", ["2048"], feature_extractor_weights_path=no_weights)
-
-    def load_state_dict(self, *_: Any, **__: Any) -> None:
-        pass
-
-
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file of random weights that keep the variance, so that features and logits depend on the image."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.random.fork_rng():
-        state = Unloaded().state_dict()
-    for value in state.values():
-        if value.dim() > 1:
-            value.normal_(0, (2 / value[0].numel()) ** 0.5, generator=generator)
-    path = tmp_path_factory.mktemp("weights") / "random.pth"
-    torch.save(state, path)
-    return path
+    return random_weights(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture(scope="module")
@@ -123,42 +105,77 @@ def extractor(weights: Path) -> InceptionExtractor:
 
 
 def test_inception_is_torch_fidelitys(weights: Path, extractor: InceptionExtractor) -> None:
+    """But for the last digits of float32, as its batch norms are part of its convolutions."""
     with torch.random.fork_rng():
         theirs = FeatureExtractorInceptionV3("theirs", ["2048", "logits_unbiased"], str(weights))
     for mine, expected in zip(extractor.measure(images(2))[:2], theirs(images(2)), strict=True):
-        torch.testing.assert_close(mine, expected, rtol=0, atol=0)
+        assert (mine - expected).norm() < 2e-6 * expected.norm()
         assert mine.std(dim=0).mean() > 1e-3  # the weights tell images apart
+    assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in extractor.modules())
     assert extractor.weight_hash == hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
     assert extractor.protocol["resize"].startswith("bilinear 299")
 
 
+def digits(n: int, first: int = 0) -> torch.Tensor:
+    """Handwritten digits, uint8 [n, 3, 8, 8]."""
+    grey = load_digits().images[first : first + n] / 16 * 255
+    return torch.from_numpy(grey.round().astype(np.uint8))[:, None].repeat(1, 3, 1, 1)
+
+
+def our_scores(extractor: Extractor, real: torch.Tensor, fake: torch.Tensor, metrics: list[str], **more: Any) -> list:  # type: ignore[type-arg]
+    reference = measure_reference([(part, None) for part in real.split(16)], extractor, "m", parts=[REAL_FEATURES])
+    return evaluate(lambda i: (fake[i], None), extractor, reference, metrics, len(fake), 16, **more)
+
+
 @pytest.mark.long
-def test_scores_are_torch_fidelitys(weights: Path, extractor: InceptionExtractor) -> None:
-    real, fake = images(24, size=16), images(20, size=16, seed=1) // 2
-    reference = measure_reference([(part, None) for part in real.split(4)], extractor, "random images")
-    mine = evaluate(lambda i: (fake[i], None), extractor, reference, ["fid", "is"], num=20, batch_size=4, splits=2)
-
-    class Images(torch.utils.data.TensorDataset):
-        def __getitem__(self, index: int) -> torch.Tensor:  # type: ignore[override]
-            return super().__getitem__(index)[0]
-
+@pytest.mark.parametrize("kind", ["digits", "noise"])
+def test_scores_are_torch_fidelitys(kind: str, weights: Path, extractor: InceptionExtractor) -> None:
+    """All five that it has. Its subsets of KID are drawn otherwise, so they are to be all images."""
+    n = 40 if kind == "digits" else 24
+    real, fake = (digits(n), digits(n, n) // 2 + 20) if kind == "digits" else (images(n), images(n, seed=1) // 2)
+    mine = our_scores(extractor, real, fake, ["fid", "is", "kid", "precision", "recall"], splits=2)
     theirs = torch_fidelity.calculate_metrics(
         input1=Images(fake),
         input2=Images(real),
         fid=True,
         isc=True,
+        kid=True,
+        prc=True,
         isc_splits=2,
+        kid_subset_size=n,
+        kid_subsets=2,
         samples_shuffle=False,
+        feature_extractor="inception-v3-compat",
+        feature_layer_prc="2048",
         feature_extractor_weights_path=str(weights),
-        batch_size=4,
+        batch_size=16,
         cuda=False,
         cache=False,
         verbose=False,
         save_cpu_ram=True,
     )
-    assert mine[0].value == pytest.approx(theirs["frechet_inception_distance"], rel=1e-4)
-    assert mine[1].value == pytest.approx(theirs["inception_score_mean"], rel=1e-4)
-    assert mine[1].std == pytest.approx(theirs["inception_score_std"], rel=1e-4)
+    keys = ["frechet_inception_distance", "inception_score_mean", "kernel_inception_distance_mean"]
+    for score, key in zip(mine, [*keys, "precision", "recall"], strict=True):
+        assert score.value == pytest.approx(theirs[key], rel=1e-4), key
+    assert mine[1].std == pytest.approx(theirs["inception_score_std"], rel=1e-4, abs=1e-9)
+    assert mine[0].value > 1e-3
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("protocol", ["tf1", "antialias"])
+def test_distances_are_torchmetrics(protocol: str, weights: Path) -> None:
+    """Of uint8 images, which it takes as they are, and larger ones, for antialias to matter."""
+    real, fake = (digits(24, 24 * i).repeat_interleave(40, 2).repeat_interleave(40, 3) // (1 + i) for i in range(2))
+    rules = conventions(protocol)
+    extractor = InceptionExtractor(weights, rules.inception_resize)
+    (mine,) = our_scores(extractor, real, fake, ["fid"], conventions=rules)
+    with torch.random.fork_rng():
+        theirs = FrechetInceptionDistance(
+            feature=2048, feature_extractor_weights_path=str(weights), antialias=protocol == "antialias"
+        )
+    theirs.update(real, real=True)
+    theirs.update(fake, real=False)
+    assert mine.value == pytest.approx(float(theirs.compute()), rel=1e-4)
 
 
 @pytest.fixture

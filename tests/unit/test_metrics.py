@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mpmath
 import numpy as np
 import pytest
 import scipy.linalg
@@ -107,6 +108,66 @@ def test_a_known_root_changes_nothing() -> None:
     root = square_root(one.covariance)
     torch.testing.assert_close(root @ root.T, one.covariance)
     assert frechet_distance(one, two, root) == frechet_distance(one, two)
+
+
+def with_spectrum(values: torch.Tensor, seed: int) -> torch.Tensor:
+    """A covariance of these eigenvalues in a basis of chance."""
+    basis = torch.linalg.qr(random_spd(len(values), seed)).Q
+    covariance = (basis * values) @ basis.T
+    return (covariance + covariance.T) / 2
+
+
+def exact_trace_of_root(one: torch.Tensor, two: torch.Tensor) -> float:
+    """tr (one·two)^½ in 50 decimal places, of the two matrices as they are stored."""
+    with mpmath.workdps(50):
+        first, second = (mpmath.matrix(covariance.tolist()) for covariance in (one, two))
+        values, vectors = mpmath.eigsy(first)
+        root = vectors * mpmath.diag([mpmath.sqrt(max(value, 0)) for value in values])
+        product = root.T * second * root
+        return float(sum(mpmath.sqrt(max(v, 0)) for v in mpmath.eigsy((product + product.T) / 2, eigvals_only=True)))
+
+
+FALLING = 1 / torch.arange(1, 17, dtype=torch.float64)
+DEAD = torch.cat((torch.zeros(3, dtype=torch.float64), FALLING[3:]))
+
+
+@pytest.mark.parametrize(
+    ("real", "fake", "precision"),
+    [
+        (FALLING, FALLING, 1e-14),
+        (FALLING, torch.ones_like(FALLING), 1e-14),
+        (torch.logspace(-6, 0, 16, dtype=torch.float64), FALLING, 1e-12),
+        (torch.logspace(-12, 0, 16, dtype=torch.float64), FALLING, 1e-10),
+        (torch.logspace(-12, 0, 16, dtype=torch.float64), torch.logspace(-12, 0, 16, dtype=torch.float64), 1e-7),
+        (torch.logspace(-20, 0, 16, dtype=torch.float64), FALLING, 1e-7),
+        (DEAD, FALLING, 1e-7),
+        (FALLING, DEAD, 1e-7),
+        (DEAD, DEAD, 1e-7),
+    ],
+)
+def test_the_trace_is_exact_however_badly_conditioned(real: torch.Tensor, fake: torch.Tensor, precision: float) -> None:
+    """Where both covariances are nearly singular, the root of what rounding leaves of a zero is some 1e-8."""
+    one, two = with_spectrum(real, 1), with_spectrum(fake, 2)
+    expected = exact_trace_of_root(one, two)
+    zero = torch.zeros(16, dtype=torch.float64)
+    traces = float(one.trace() + two.trace())
+    found = (traces - frechet_distance(gaussian(zero, one), gaussian(zero, two), square_root(one))) / 2
+    assert found == pytest.approx(expected, rel=precision)
+
+
+def test_what_is_only_semi_definite_has_a_root_too() -> None:
+    """Cholesky's factor where there is one, and the same distance by V·Λ^½ where a feature is dead."""
+    alive = random_spd(12, 0)
+    assert torch.equal(square_root(alive), torch.linalg.cholesky(alive))
+    dead = alive.clone()
+    dead[3], dead[:, 3] = 0, 0
+    assert int(torch.linalg.cholesky_ex(dead).info) == 4
+    torch.testing.assert_close(square_root(dead) @ square_root(dead).T, dead)
+    rest = [i for i in range(12) if i != 3]
+    zero, other = torch.zeros(12, dtype=torch.float64), random_spd(12, 1)
+    without = frechet_distance(gaussian(zero[1:], dead[rest][:, rest]), gaussian(zero[1:], other[rest][:, rest]))
+    expected = without + float(other[3, 3])
+    assert frechet_distance(gaussian(zero, dead), gaussian(zero, other)) == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize(("n_real", "n_fake"), [(100, 80), (100, 12), (12, 100), (12, 9), (2, 2)])

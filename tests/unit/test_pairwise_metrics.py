@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
@@ -29,6 +31,23 @@ def test_kid_is_torch_fidelitys_on_the_same_subsets(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(kernels, "chosen", lambda rows, size, *_: rows[draws.choice(len(rows), size, replace=False)])
     expected = theirs["kernel_inception_distance_mean"], theirs["kernel_inception_distance_std"]
     assert metrics.kernel_distance(real, fake, subsets=5, size=30) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(("subsets", "block"), [(1, neighbours.BLOCK), (6, neighbours.BLOCK), (6, 100)])
+def test_kid_is_the_mean_over_its_subsets(subsets: int, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the kernel of each subset or, where that is less work, by one of all samples."""
+    monkeypatch.setattr(kernels, "BLOCK", block)
+    real, fake = normal(60, 8), normal(40, 8, 1, 0.3)
+    values = [
+        kernels.unbiased_mmd(*(neighbours.chosen(rows, 30, 0, "kid", name, i) for name, rows in sets.items()))
+        for sets in [{"real": real, "fake": fake}]
+        for i in range(subsets)
+    ]
+    whole = mock.Mock(side_effect=kernels._mmds_of_one_kernel)
+    monkeypatch.setattr(kernels, "_mmds_of_one_kernel", whole)
+    expected = pytest.approx((np.mean(values), np.std(values)), rel=1e-11)
+    assert metrics.kernel_distance(real, fake, subsets, size=30) == expected
+    assert whole.call_count == (subsets > 1)
 
 
 def test_kid_of_equal_distributions_is_zero_within_its_error() -> None:

@@ -6,7 +6,8 @@ import io
 import os
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from bigtrain.evaluation.extractors.base import Extractor
 from bigtrain.evaluation.extractors.resize import RESIZES, Resize
@@ -62,9 +63,12 @@ class InceptionExtractor(Extractor):
         self._resize = resize
         self.resize, self.quantisation = resize.of(SIZE), "uint8"
         self.requires_grad_(False).eval()
+        _fold_batch_norms(self.network)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x = (self._resize(images, SIZE) - 128) / 128
+        if x.device.type == "cpu":  # whose convolutions take a third less with the channels innermost
+            x = x.contiguous(memory_format=torch.channels_last)
         *blocks, head = self.network.named_children()
         for name, block in blocks:  # in the order of the forward pass, up to the global average
             x = block(x)
@@ -72,3 +76,11 @@ class InceptionExtractor(Extractor):
                 spatial = x[:, :7].flatten(1)  # [n, 7·17·17]
         features = x.flatten(1)
         return features, features.mm(head[1].weight.T), spatial
+
+
+def _fold_batch_norms(network: nn.Module) -> None:
+    """Of each convolution and the running averages behind it one convolution, which differs in the last digits."""
+    for block in list(network.modules()):
+        convolution, norm = getattr(block, "conv", None), getattr(block, "bn", None)
+        if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            block.conv, block.bn = fuse_conv_bn_eval(convolution, norm), nn.Identity()
