@@ -10,15 +10,7 @@ from bigtrain.cli.reference import reference_shards
 
 def run(arguments: Sequence[str]) -> int:
     """Trains the classifier unless it is there already, and says how good it is and where it is kept."""
-    parser = Parser(
-        prog="bigtrain evaluate train-extractor",
-        description="Trains a classifier on labelled shards, the same one each time: `bigtrain evaluate --extractor "
-        "classifier` measures by the one beside the shards, `--extractor FILE.safetensors` by any.",
-    )
-    parser.add_argument("shards", metavar="SHARDS", help="of labelled images; a path or URL")
-    parser.add_argument("--to", metavar="FILE.safetensors", help="where it is kept too; a path or URL")
-    parser.add_argument("--resolution", type=int, help="of the images (default the largest stored one)")
-    options = parser.parse_args(arguments)
+    options = _parser().parse_args(arguments)
     if options.to and not options.to.endswith(".safetensors"):
         raise ValueError(f"--to (={options.to}) must end in .safetensors")
 
@@ -41,3 +33,15 @@ def run(arguments: Sequence[str]) -> int:
         for storage in scorer.places.holding(scorer.classifier_key):
             print(f"kept as {storage.locate(scorer.classifier_key)}")
     return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="bigtrain evaluate train-extractor",
+        description="Trains a classifier on labelled shards, the same one each time: `bigtrain evaluate --extractor "
+        "classifier` measures by the one beside the shards, `--extractor FILE.safetensors` by any.",
+    )
+    parser.add_argument("shards", metavar="SHARDS", help="of labelled images; a path or URL")
+    parser.add_argument("--to", metavar="FILE.safetensors", help="where it is kept too; a path or URL")
+    parser.add_argument("--resolution", type=int, help="of the images (default the largest stored one)")
+    return parser
