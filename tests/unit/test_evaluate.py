@@ -127,7 +127,7 @@ def test_every_batch_is_full_and_progress_counts_the_valid(reference: Reference)
     with torch.enable_grad():
         evaluate(counting, Brightness(), reference, ["fid"], num=10, batch_size=4, progress=report)
     assert sizes == [4, 4, 4]
-    assert progress == [(4, 10), (8, 10), (10, 10)]
+    assert progress == [(4, 10), (8, 10), (10, 10), (10, 10)]  # once more after the metric
 
 
 def test_the_global_random_state_is_untouched(reference: Reference) -> None:

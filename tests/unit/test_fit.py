@@ -105,7 +105,7 @@ def test_a_longer_training_goes_on_from_the_end(config, run, tmp_path):
         ),
         (["--game.generator.network.fmap_base", "many"], ["fmap_base (=many) must be of type int"]),
         (["--compute.accelerator", "tpu"], ["compute.accelerator (=tpu)", "'cpu'"]),
-        (["--evaluation.metrics", "[fod]"], ["fod", "'fid', 'fid_infinity'"]),
+        (["--evaluation.metrics", "[fod]"], ["fod", "fid, fid_infinity"]),
         (["--evaluation.num", "1"], ["num (=1)"]),
         (["--config", "/nowhere.yaml"], ["/nowhere.yaml"]),
         (["--cadences.checkpoint_kimg", "-1"], ["-1"]),

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from bigtrain.callbacks.progress import TrainingProgress
-from bigtrain.data.progress import progress
+from bigtrain.data.progress import console, progress
 from tests.unit.tiny import progressive_game
 
 
@@ -21,6 +21,7 @@ def test_an_evaluation_is_shown_below_the_training(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    console.cache_clear()  # one that was made for another terminal is of its width
     bar, game = TrainingProgress(), progressive_game()
     trainer: Any = SimpleNamespace()
     bar.on_train_start(trainer, game)

@@ -118,7 +118,7 @@ def test_distances_may_be_those_of_an_extractor(snapshot, tmp_path, capsys, monk
         (["--kind", "arithmetic", "--formula", "3 * 5"], "formula (='3 * 5') must be sample indices"),
         (["--kind", "arithmetic", "--formula", "1 + 2", "--num", "3"], "--num (=3) has no meaning for"),
         (["--kind", "neighbours", "--nearest", "0"], "nearest (=0) must be at least 1"),
-        (["--kind", "neighbours", "--reference", "/none"], "holds no manifest.json"),
+        (["--kind", "neighbours", "--reference", "/none"], "holds no shards"),
         (["--kind", "walk", "--out", "a.gif", "--fps", "0"], "fps (=0) must be from 1 to 50"),
         (["--kind", "walk", "--out", "a.gif", "--steps", "0"], "at least 1 for steps (=0)"),
     ],
