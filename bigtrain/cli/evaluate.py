@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bigtrain.cli.arguments import Parser
+from bigtrain.cli.arguments import Parser, thresholds
 from bigtrain.cli.comparison import ENDINGS, Entry, kind_of, minutes_of, plot, table
 from bigtrain.cli.reference import reference_shards
 
@@ -30,7 +29,7 @@ def run(arguments: Sequence[str]) -> int:
 
         return train_extractor.run(arguments[1:])
     options = _parser().parse_args(arguments)
-    options.truncation, options.metrics = _thresholds(options.truncation), _names(options.metrics)
+    options.truncation, options.metrics = thresholds("--truncation", options.truncation), _names(options.metrics)
     for name, least in (("num", 2), ("batch", 1)):
         value = getattr(options, name)
         if value is not None and value < least:
@@ -126,18 +125,6 @@ def _parser() -> argparse.ArgumentParser:
         "--plot", metavar="FILE.png", help="curves of FID and IS over the thresholds; .png, .svg or .pdf"
     )
     return parser
-
-
-def _thresholds(text: str) -> list[float | None]:
-    wanted = "must be numbers of at least 0.02 such as 0.2,0.5,1, or none, each once"
-    try:
-        found = [None if part.strip() == "none" else float(part) for part in text.split(",")]
-    except ValueError:
-        raise ValueError(f"--truncation (={text}) {wanted}") from None
-    numbers = [number for number in found if number is not None]
-    if len(set(found)) < len(found) or not all(0.02 <= number < math.inf for number in numbers):
-        raise ValueError(f"--truncation (={text}) {wanted}")
-    return found
 
 
 def _names(text: str) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import torch
 from torch import Tensor
 
+from bigtrain.cli.arguments import thresholds
 from bigtrain.cli.reference import reference_shards
 from bigtrain.cli.sample_outputs import open_output
 from bigtrain.cli.sample_ranks import Rank
@@ -40,18 +41,11 @@ def check(options: argparse.Namespace) -> None:
     if not options.out.endswith(".png") and options.kind in ("walk", "history"):
         check_animation(options.out, options.fps)
     if options.kind == "truncation":
-        options.thresholds = _thresholds(options.thresholds)
+        options.thresholds = thresholds("--thresholds", options.thresholds)
     if options.kind == "arithmetic":
         if options.formula is None:
             raise ValueError("--formula is needed for --kind arithmetic, such as --formula '3 - 5 + 8'")
         options.formula = arithmetic.parse(options.formula)
-
-
-def _thresholds(text: str) -> list[float | None]:
-    try:
-        return [None if part.strip() == "none" else float(part) for part in text.split(",")]
-    except ValueError:
-        raise ValueError(f"--thresholds (={text}) must be numbers or none, such as 0.2,0.5,1,none") from None
 
 
 def sampler_of(options: argparse.Namespace, snapshot: Snapshot, device: torch.device) -> Sampler:

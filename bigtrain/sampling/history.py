@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bigtrain.sampling.outputs import repeated, tiled
+from bigtrain.sampling.outputs import tiled
+from bigtrain.sampling.pixels import repeated
 from bigtrain.sampling.sheets import Sheet
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
+from bigtrain.sampling.pixels import repeated
 from bigtrain.storage import Storage
 
 SMALLEST_TILE = 32  # pixels; smaller images are shown enlarged by a whole factor
@@ -29,11 +30,6 @@ OutputT = TypeVar("OutputT", bound="Output")
 def enlarged(images: Tensor) -> Tensor:
     """Images [n, c, h, w] as they are shown: tiny ones several times as large."""
     return repeated(images, max(1, SMALLEST_TILE // images.shape[-1]))
-
-
-def repeated(images: Tensor, factor: int) -> Tensor:
-    """Images [n, c, h, w] so many times as large, by the nearest pixel."""
-    return images.repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3)
 
 
 def tiled(images: Tensor, columns: int) -> Tensor:

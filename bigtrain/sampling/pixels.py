@@ -19,7 +19,11 @@ def to_uint8(images: Tensor) -> Tensor:
 
 def enlarge(images: Tensor, resolution: int) -> Tensor:
     """Images [n, c, h, w] at a resolution that is a multiple of theirs, each pixel repeated. (Larger ones stay.)"""
-    factor = resolution // images.shape[-1]
+    return repeated(images, max(1, resolution // images.shape[-1]))
+
+
+def repeated(images: Tensor, factor: int) -> Tensor:
+    """Images [n, c, h, w] so many times as large, by the nearest pixel."""
     return images.repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3) if factor > 1 else images
 
 
