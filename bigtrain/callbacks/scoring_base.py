@@ -195,11 +195,12 @@ class Scoring(ABC):
             num: at least 2.
             provenance: how the samples are made.
             conditional: whether the samples have labels that they were asked for.
-            world: of the ranks; None if this process is alone with it, whatever else there is.
+            world: of the ranks; None if this process is alone.
 
         Raises:
             ValueError: if the metrics cannot be had of these samples.
         """
+        world = world or World()
         of_samples, of_paths = self._possible(metrics, conditional)
         if of_paths and not isinstance(samples, Sampler):
             raise ValueError(f"metrics {of_paths} are of a generator: give a run or a snapshot, not images")
@@ -217,7 +218,7 @@ class Scoring(ABC):
         num: int,
         provenance: Provenance,
         conditional: bool,
-        world: World | None,
+        world: World,
     ) -> list[Score]:
         with self._shown("evaluating", num, world) as after_batch:
             return evaluate(
@@ -230,15 +231,13 @@ class Scoring(ABC):
                 provenance,
                 splits=self.conventions.splits,
                 conventions=self.conventions,
-                rank=0 if world is None else world.rank,
-                world_size=1 if world is None else world.size,
+                rank=world.rank,
+                world_size=world.size,
                 progress=after_batch,
-                wait=(lambda: None) if world is None else world.wait,
+                wait=world.wait,
             )
 
-    def _of_paths(
-        self, generator: Sampler, metric: str, num: int, provenance: Provenance, world: World | None
-    ) -> Score:
+    def _of_paths(self, generator: Sampler, metric: str, num: int, provenance: Provenance, world: World) -> Score:
         with self._shown(f"measuring {metric}", num, world) as after_batch:
             return evaluate_paths(
                 generator,
@@ -249,23 +248,21 @@ class Scoring(ABC):
                 provenance,
                 self.resolution,
                 conventions=self.conventions,
-                rank=0 if world is None else world.rank,
-                world_size=1 if world is None else world.size,
+                rank=world.rank,
+                world_size=world.size,
                 progress=after_batch,
-                wait=(lambda: None) if world is None else world.wait,
+                wait=world.wait,
             )
 
     @contextlib.contextmanager
-    def _shown(self, what: str, num: int, world: World | None) -> Iterator[Callable[[int, int], None]]:
+    def _shown(self, what: str, num: int, world: World) -> Iterator[Callable[[int, int], None]]:
         """Progress that the first rank shows, and a sign of life of each, after each batch."""
-        size = 1 if world is None else world.size
-        shows = world is None or world.is_first
-        with progress(what, num) if shows else contextlib.nullcontext() as shown:
+        with progress(what, num) if world.is_first else contextlib.nullcontext() as shown:
 
             def after_batch(done: int, _: int) -> None:
                 self.by.alive()
                 if shown is not None:
-                    shown.update(min(num, done * size))
+                    shown.update(min(num, done * world.size))
 
             yield after_batch
 
