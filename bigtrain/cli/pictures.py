@@ -21,6 +21,7 @@ from bigtrain.data.shard_set import ShardSet
 from bigtrain.data.sources import Source, open_source
 from bigtrain.evaluation.protocol import Provenance
 from bigtrain.randomness import permutation
+from bigtrain.runtime.world import World
 from bigtrain.storage import Storage, is_remote
 
 _log = logging.getLogger(__name__)
@@ -87,8 +88,8 @@ class Pictures(ABC):
         images, labels = self.read(self._order[indices].tolist())
         return images, labels if self._ids is None else torch.from_numpy(self._ids[labels.numpy()])
 
-    def tell_of_others(self) -> None:  # noqa: B027 (most change nothing)
-        """Says in one line which of the images seen were changed."""
+    def tell_of_others(self, world: World) -> None:  # noqa: B027 (most change nothing)
+        """Rank 0 says in one line which of the images that the ranks have seen were changed."""
 
 
 class Files(Pictures):
@@ -104,7 +105,7 @@ class Files(Pictures):
     def __init__(self, url: str, source: Source, resolution: int | None, seed: int) -> None:
         self.source = source
         super().__init__(url, resolution or min(self._load(0).size), source.channels, source.classes, seed)
-        self._others: dict[int, str] = {}
+        self._others: set[int] = set()  # of another size
 
     def __len__(self) -> int:
         return len(self.source)
@@ -118,20 +119,23 @@ class Files(Pictures):
     def prepared(self) -> str:
         return f"cropped to the central square and averaged by area to {self.resolution} pixels"
 
-    def tell_of_others(self) -> None:
-        if self._others:
-            first = self._others[min(self._others)]
+    def tell_of_others(self, world: World) -> None:
+        others = {int(place) for of_rank in world.gather_lists(sorted(self._others)) for place in of_rank}
+        if others and world.is_first:
+            first = self._load(place := min(others))
             _log.warning(
-                "images of another size than %d² were cropped and resized to it: %d, the first is %s",
+                "images of another size than %d² were cropped and resized to it: %d, the first is %s of %dx%d",
                 self.resolution,
-                len(self._others),
-                first,
+                len(others),
+                self.source.name(place),
+                first.width,
+                first.height,
             )
 
     def _pixels(self, place: int) -> NDArray[np.uint8]:
         image = self._load(place)
         if image.size != (self.resolution, self.resolution):
-            self._others[place] = f"{self.source.name(place)} of {image.width}x{image.height}"
+            self._others.add(place)
         try:
             made = prepare(image, [self.resolution], self.channels)[self.resolution]
         except UnusableImageError as error:

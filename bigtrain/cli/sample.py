@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -63,25 +64,24 @@ def run(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     _settle(options)
 
-    from bigtrain.cli import sample_kinds, sample_ranks  # noqa: PLC0415 (torch: only when there is something to do)
+    from bigtrain.cli import processes, sample_kinds  # noqa: PLC0415 (torch: only when there is something to do)
     from bigtrain.snapshots import load_snapshot  # noqa: PLC0415
 
     sample_kinds.check(options)
-    compute = sample_ranks.compute_of(options)
+    compute = processes.compute_of(options.devices)
+    if (number := math.prod(compute.layout())) > 1 and options.kind != "samples":
+        raise ValueError(f"--kind {options.kind} is made by one process, and {number} were started: start one")
     snapshot = load_snapshot(options.source)
     options.labels = _labels(options.labels, snapshot.generator.num_classes)
 
-    def make(rank: sample_ranks.Rank) -> None:
-        found = snapshot
-        name = rank.world.tell(snapshot.name)  # a run that is trained on may have another newest one by now
-        if name != snapshot.name:
-            found = load_snapshot(f"{name}.safetensors")
+    def make(rank: processes.Rank) -> None:
+        found = processes.as_first_has(snapshot, rank.world)
         sampler = sample_kinds.sampler_of(options, found, rank.device)
         made = sample_kinds.MAKERS[options.kind](options, sampler, found, rank)
         if rank.world.is_first:
             _report(options, made, found)
 
-    return sample_ranks.on_ranks(compute, ["sample", *arguments], make)
+    return processes.on_ranks(compute, ["sample", *arguments], make)
 
 
 def _report(options: argparse.Namespace, made: str, snapshot: Snapshot) -> None:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from bigtrain.cli.arguments import thresholds
+from bigtrain.cli.processes import Rank
 from bigtrain.cli.reference import reference_shards
 from bigtrain.cli.sample_outputs import open_output
-from bigtrain.cli.sample_ranks import Rank
 from bigtrain.data.progress import progress
 from bigtrain.sampling import arithmetic, interpolation, neighbours
 from bigtrain.sampling.animations import animation, check_animation

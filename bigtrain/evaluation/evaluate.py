@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
+from bigtrain.evaluation.ahead import made_ahead
 from bigtrain.evaluation.conventions import TF1, Conventions
 from bigtrain.evaluation.extractors import Extractor, exact_arithmetic
 from bigtrain.evaluation.kept import KEPT, Kept, KeptFeatures, KeptImages, kept_images
@@ -135,25 +136,27 @@ class Evaluation:
         statistics: MetricCollection | None = None
         total = len(range(rank, self.num, world_size))
         done = 0
-        for indices, valid in index_batches(self.num, self.batch_size, rank, world_size):
-            with exact_arithmetic(self.extractor.device):
-                images, labels = sampler(indices)
-            self._check_samples(images, labels)
-            if statistics is None:
-                statistics = self._statistics(images.shape[1:])
-            measures = self.extractor.measure(images, self.batch_size)
-            device = measures.logits.device
-            statistics.update(  # hands each statistic the arguments that it names
-                features=measures.features[:valid],
-                logits=measures.logits[:valid],
-                spatial=None if measures.spatial is None else measures.spatial[:valid],
-                images=images[:valid].to(device),
-                labels=None if labels is None else labels[:valid].to(device),
-                indices=torch.from_numpy(indices[:valid]).to(device),
-            )
-            done += valid
-            if progress is not None:
-                progress(done, total)
+        batches = index_batches(self.num, self.batch_size, rank, world_size)
+        with exact_arithmetic(self.extractor.device):  # around both threads: some of it holds for the whole process
+            for (indices, valid), (images, labels) in made_ahead(
+                lambda batch: sampler(batch[0]), batches, self.extractor.device
+            ):
+                self._check_samples(images, labels)
+                if statistics is None:
+                    statistics = self._statistics(images.shape[1:])
+                measures = self.extractor.measure(images, self.batch_size)
+                device = measures.logits.device
+                statistics.update(  # hands each statistic the arguments that it names
+                    features=measures.features[:valid],
+                    logits=measures.logits[:valid],
+                    spatial=None if measures.spatial is None else measures.spatial[:valid],
+                    images=images[:valid].to(device),
+                    labels=None if labels is None else labels[:valid].to(device),
+                    indices=torch.from_numpy(indices[:valid]).to(device),
+                )
+                done += valid
+                if progress is not None:
+                    progress(done, total)
         assert statistics is not None  # there is a batch for each rank
         return {str(name): sums for name, sums in statistics.items() if isinstance(sums, Sums)}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from bigtrain.cli import sample, sample_kinds
-from bigtrain.cli.sample_ranks import Rank
+from bigtrain.cli.processes import Rank
 from bigtrain.runtime.watch import Watch
 from bigtrain.runtime.world import World
 from bigtrain.snapshots import load_snapshot

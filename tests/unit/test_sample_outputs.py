@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bigtrain.cli import sample_ranks
+from bigtrain.cli import processes
 from bigtrain.cli.main import main
 from bigtrain.cli.sample_outputs import ShardOutput
 from bigtrain.data.faults import Faults
@@ -135,6 +135,6 @@ def test_all_ranks_sample_the_snapshot_that_the_first_one_has_found(tmp_path, mo
             assert text == older.removesuffix(".safetensors").replace("001.000", "002.000")
             return older.removesuffix(".safetensors")
 
-    monkeypatch.setattr(sample_ranks, "World", FirstHasOlder)
+    monkeypatch.setattr(processes, "World", FirstHasOlder)
     sample(str(tmp_path), tmp_path / "b.npz", "--num", "3")
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()

@@ -1,8 +1,7 @@
-"""The processes that make samples: this one, or as many as --devices, torchrun or SLURM say."""
+"""The processes that sample or evaluate: this one, or as many as --devices, torchrun or SLURM say."""
 
 from __future__ import annotations
 
-import argparse
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -16,8 +15,9 @@ from bigtrain.data.workers import terminable
 from bigtrain.runtime.compute import Compute, launched
 from bigtrain.runtime.watch import Watch
 from bigtrain.runtime.world import World
+from bigtrain.snapshots import Snapshot, load_snapshot
 
-#: In which a round of batches, or the upload of what was made, must be done.
+#: In which a batch, a metric, or the upload of what was made must be done.
 SECONDS: Final = 1800.0
 INTERRUPTED: Final = 130
 
@@ -30,24 +30,27 @@ class Rank(NamedTuple):
     watch: Watch
 
 
-def compute_of(options: argparse.Namespace) -> Compute:
-    """On what the samples are made: on GPUs if there are any, by one process unless the user asks for more.
+def compute_of(devices: int | None) -> Compute:
+    """On what a command computes: on GPUs if there are any, by one process unless the user asks for more.
+
+    Args:
+        devices: what --devices says.
 
     Raises:
-        ValueError: if there cannot be so many processes, or the kind is not for more than one.
+        ValueError: if there cannot be so many processes.
     """
     gpus = torch.cuda.device_count()
-    if options.devices is not None and launched():
-        raise ValueError(
-            f"--devices (={options.devices}) is not for torchrun or SLURM, which started theirs: leave it out"
-        )
-    if gpus and options.devices is not None and options.devices > gpus:
-        raise ValueError(f"--devices (={options.devices}) must be at most {gpus}, the GPUs of this machine")
-    compute = Compute(accelerator="gpu" if gpus else "cpu", devices=0 if launched() else options.devices or 1)
-    processes = math.prod(compute.layout())
-    if processes > 1 and options.kind != "samples":
-        raise ValueError(f"--kind {options.kind} is made by one process, and {processes} were started: start one")
-    return compute
+    if devices is not None and launched():
+        raise ValueError(f"--devices (={devices}) is not for torchrun or SLURM, which started theirs: leave it out")
+    if gpus and devices is not None and devices > gpus:
+        raise ValueError(f"--devices (={devices}) must be at most {gpus}, the GPUs of this machine")
+    return Compute(accelerator="gpu" if gpus else "cpu", devices=0 if launched() else devices or 1)
+
+
+def as_first_has(snapshot: Snapshot, world: World) -> Snapshot:
+    """Rank 0's newest snapshot of a run: one that is trained on may have another newest one by now."""
+    name = world.tell(snapshot.name)
+    return snapshot if name == snapshot.name else load_snapshot(f"{name}.safetensors")
 
 
 def on_ranks(compute: Compute, arguments: Sequence[str], action: Callable[[Rank], None]) -> int:
