@@ -18,7 +18,7 @@ def run(arguments: Sequence[str]) -> int:
     parser = make_parser()
     config = parse(parser, arguments)
     plain = as_dict(parser, config)
-    with RunFolder(config.run or f"runs/{_name(config.config)}", keeper=is_first()) as folder:
+    with RunFolder(folder_of(config), keeper=is_first()) as folder:
         folder.check(plain)
         built = instantiate(parser, config)
         strategy_of(built.compute)
@@ -26,8 +26,8 @@ def run(arguments: Sequence[str]) -> int:
             return rank.run(folder, built, plain)
 
 
-def _name(files: list[Any] | None) -> str:
-    """The name of a run for which none is given."""
-    if not files:
+def folder_of(config: Any) -> str:
+    """The folder of the run that a configuration makes."""
+    if config.run is None and not config.config:
         raise ValueError("bigtrain fit needs --config FILE (see configs/), or --run FOLDER")
-    return Path(str(files[-1])).stem
+    return str(config.run or f"runs/{Path(str(config.config[-1])).stem}")

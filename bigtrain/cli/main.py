@@ -16,6 +16,8 @@ VERBS = {
     "sample": ("bigtrain.cli.sample", "make images with a run or a snapshot"),
     "convert": ("bigtrain.cli.convert", "weights of other trainers into snapshots, snapshots into other formats"),
     "evaluate": ("bigtrain.cli.evaluate", "score a run, a snapshot or a folder of images"),
+    "submit": ("bigtrain.cli.submit", "let SLURM train, evaluate, build shards, or train for each value of an option"),
+    "status": ("bigtrain.cli.status", "how far a run is, its job, speed, last score and checkpoint"),
 }
 INTERRUPTED = 130
 

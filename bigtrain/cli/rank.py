@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from lightning import Trainer
+
 from bigtrain.cli.run_folder import RunFolder
 from bigtrain.cli.training import Training
 from bigtrain.runtime.compute import Compute
@@ -29,7 +31,7 @@ def run(folder: RunFolder, built: Any, config: dict[str, Any]) -> int:
         with watch:
             training = Training(folder, built, config, world, parallel, watch)
             training.resume()
-            code = 0 if training.finished else training.train(trainer)
+            code = 0 if training.finished else _train(training, trainer)
             if training.finished and world.is_first:
                 training.report()
         world.leave()
@@ -40,3 +42,15 @@ def run(folder: RunFolder, built: Any, config: dict[str, Any]) -> int:
         if watch.first_to_fail:
             raise
         return 2  # another rank says the same
+
+
+def _train(training: Training, trainer: Trainer) -> int:
+    """Trains, and notes in the run's folder from where to where."""
+    clock, total = training.game.clock, training.game.schedule.total_images
+    jobs = training.folder.jobs if training.world.is_first else None
+    if jobs is not None:
+        jobs.started(clock.images_seen, total, training.world.size)
+    code = training.train(trainer)
+    if jobs is not None:
+        jobs.stopped(clock.images_seen, code)
+    return code

@@ -1,4 +1,4 @@
-"""The folder of a run: config.yaml, checkpoints/, snapshots/, samples/, metrics.jsonl, evaluation.jsonl."""
+"""The folder of a run: config.yaml, checkpoints/, snapshots/, samples/, metrics.jsonl, evaluation.jsonl …"""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from bigtrain.callbacks.records import Records
+from bigtrain.cli.jobs import Jobs
 from bigtrain.clock import moment_name
 from bigtrain.storage import Storage, is_remote
 
@@ -58,6 +59,7 @@ class RunFolder:
         self.throughput = Records(self.path / "throughput.jsonl")
         self.evaluation = Records(self.path / "evaluation.jsonl")
         self.guard = Records(self.path / "guard.jsonl")
+        self.jobs = Jobs(self.path / "jobs.jsonl")
 
     def storage(self, name: str) -> Storage:
         """One of its sub-folders."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from bigtrain.cli.arguments import Parser
 from bigtrain.data.kinds import KINDS
@@ -12,6 +13,17 @@ from bigtrain.data.kinds import KINDS
 
 def run(arguments: Sequence[str]) -> int:
     """Builds, indexes or verifies shards; 1 if what is indexed or verified has problems."""
+    command, values = parse(arguments)
+    verbs: dict[str, Callable[..., int]] = {"build": _build, "index": _index, "verify": _verify}
+    return verbs[command](**values)
+
+
+def parse(arguments: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """The command, and its arguments by name.
+
+    Raises:
+        ValueError: one line, for what it does not know.
+    """
     parser = Parser(prog="bigtrain shards", description="Builds, indexes and verifies the shards that training reads.")
     added = parser.add_subparsers(dest="command", metavar="build|index|verify", required=True)
     commands = {
@@ -26,8 +38,7 @@ def run(arguments: Sequence[str]) -> int:
     if unknown:  # told by the command's own parser, which knows the closest option
         commands[options.command].error(f"unrecognized arguments: {' '.join(unknown)}")
     values = vars(options)
-    verbs: dict[str, Callable[..., int]] = {"build": _build, "index": _index, "verify": _verify}
-    return verbs[values.pop("command")](**values)
+    return values.pop("command"), values
 
 
 def _add_build(parser: argparse.ArgumentParser) -> None:

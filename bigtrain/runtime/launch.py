@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -38,13 +38,13 @@ class PlayersStrategy(DDPStrategy):
         """Nothing: the LightningModule itself is never wrapped."""
 
 
-def strategy_of(compute: Compute) -> tuple[Strategy, int]:
+def strategy_of(compute: Compute, environ: Mapping[str, str] = os.environ) -> tuple[Strategy, int]:
     """The strategy, and how many processes share a copy.
 
     Raises:
         ValueError: if it does not fit the number of processes.
     """
-    nodes, devices = compute.layout()
+    nodes, devices = compute.layout(environ)
     world = nodes * devices
     strategy: Strategy = compute.strategy if compute.strategy != "auto" else ("ddp" if world > 1 else "single")
     shard = compute.shard or devices

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -79,10 +80,13 @@ def leave(number: int, world: World) -> None:
 
     Before the time limit (SIGUSR1) the job is put back into the queue. A job that SLURM preempts (SIGTERM) is put back
     by SLURM only if it does not end by itself. In both cases it waits for its end: a rank that ends by itself would
-    take the others with it. Others than SLURM are content with an end.
+    take the others with it. Others than SLURM are content with an end; so is, before the time limit, a job's script
+    (slurm/train.sbatch) whose container knows nothing of SLURM's commands.
     """
     job = os.environ.get("SLURM_JOB_ID")
     if job is None or number not in (signal.SIGUSR1, signal.SIGTERM):
+        return
+    if number == signal.SIGUSR1 and shutil.which("scontrol") is None:
         return
     if number == signal.SIGUSR1 and world.is_first:
         subprocess.run(["scontrol", "requeue", job], check=False, timeout=60)

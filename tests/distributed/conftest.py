@@ -7,6 +7,10 @@ import pytest
 
 from tests.distributed.ranks import Ranks
 from tests.runs import bigtrain, tiny_config, write_config
+from tests.services.s3 import s3
+from tests.services.slurm import slurm
+
+__all__ = ["s3", "slurm"]
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -22,6 +24,7 @@ CPUS = 2
 _HOSTS = Path("/etc/hosts")
 _CONFIGURATION = """
 ClusterName=test
+FirstJobId={first_job}
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={controller}
 SlurmUser=root
@@ -50,6 +53,7 @@ JobRequeue=1
 KillWait=10
 MessageTimeout=20
 InactiveLimit=0
+SlurmdTimeout=60
 MinJobAge=600
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
@@ -67,7 +71,7 @@ class Slurm:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self._daemons = folder, list[Tethered]()
+        self.folder, self._daemons = folder, dict[str, Tethered]()
         (folder / "slurm.conf").write_text(self._configuration())
         self.environment = {"SLURM_CONF": str(folder / "slurm.conf")}
 
@@ -76,7 +80,8 @@ class Slurm:
         ports = f"[{nodes[0]}-{nodes[-1]}]"
         host, names = socket.gethostname().partition(".")[0], f"n[1-{len(NODES)}]"
         values = {"host": host, "controller": controller, "folder": self.folder, "nodes": names, "ports": ports}
-        return _CONFIGURATION.format(**values, cpus=CPUS)
+        # Where a training's processes meet, follows from the job's number: two clusters must not have the same.
+        return _CONFIGURATION.format(**values, cpus=CPUS, first_job=random.SystemRandom().randrange(1, 9000))
 
     def start(self) -> None:
         """Starts it and waits until its nodes are idle."""
@@ -90,11 +95,34 @@ class Slurm:
         self._at("state")
         self._run("controller", "slurmctld", "-D", "-f", self.folder / "slurm.conf")
         for node in NODES:
-            self._at(f"spool.{node}")
-            self._run(node, "slurmd", "-D", "-f", self.folder / "slurm.conf", "-N", node)
+            self.start_node(node)
         self._wait(
             lambda: self.command("sinfo", "-h", "-N", "-p", "main", "-o", "%t").split() == ["idle"] * len(NODES), 60
         )
+
+    def start_node(self, node: str) -> None:
+        """Starts a node's daemon, also again after `cut_off`."""
+        self._at(f"spool.{node}")
+        self._run(node, "slurmd", "-D", "-f", self.folder / "slurm.conf", "-N", node)
+
+    def cut_off(self, node: str, job: int) -> None:
+        """Ends all of a node and of what it does for a job at once, as a power cut does."""
+        self._daemons[node].kill()
+        processes = self.processes(job, node)
+        for pid in {*processes, *(parent(pid) for pid in processes)}:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def processes(self, job: int, node: str) -> list[int]:
+        """Those that a job has on a node, by number."""
+        told = {f"SLURM_JOB_ID={job}".encode(), f"SLURMD_NODENAME={node}".encode(), b"SLURM_PROCID"}
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it has just ended, or is not ours
+                words = (process / "environ").read_bytes().split(b"\0")
+                if told <= {*words, *(word.partition(b"=")[0] for word in words)}:
+                    found.append(int(process.name))
+        return found
 
     def stop(self) -> None:
         """Ends all jobs and the cluster."""
@@ -102,7 +130,7 @@ class Slurm:
             self.command("scancel", "--signal=KILL", "--full", "--user=root")
             self.command("scancel", "--user=root")
             self._wait(lambda: not self.command("squeue", "-h", "-t", "running,completing").strip(), 20)
-        for daemon in self._daemons:
+        for daemon in self._daemons.values():
             daemon.kill()
 
     def command(self, *arguments: object, **options) -> str:
@@ -146,7 +174,7 @@ class Slurm:
         return self.folder / name
 
     def _run(self, name: str, *command: str | Path) -> None:
-        self._daemons.append(Tethered(command, self._at(name), self.environment))
+        self._daemons[name] = Tethered(command, self._at(name), self.environment)
 
     def _wait(self, condition: Callable[[], bool], seconds: float, what: Callable[[], str] | None = None) -> None:
         deadline = time.monotonic() + seconds
@@ -155,7 +183,7 @@ class Slurm:
                 if condition():
                     return
             if time.monotonic() > deadline:
-                logs = "\n".join(daemon.log() for daemon in self._daemons)
+                logs = "\n".join(daemon.log() for daemon in self._daemons.values())
                 raise RuntimeError(f"{what() if what else 'SLURM did not start'}:\n{logs}")
             time.sleep(0.25)
 
@@ -180,6 +208,11 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
         cluster.stop()
         if missing:
             _HOSTS.write_text(known, encoding="utf-8")
+
+
+def parent(pid: int) -> int:
+    """The process that started a process."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def _resolves(name: str) -> bool:

@@ -46,6 +46,7 @@ def test_a_run_is_a_folder_with_everything(run):
         "metrics.jsonl",
         "throughput.jsonl",
         "evaluation.jsonl",
+        "jobs.jsonl",
     }
     assert len(list((run / "checkpoints").iterdir())) in (3, 4)  # the newest, and the best
     assert [path.name for path in sorted((run / "samples").iterdir())][-1] == "000000.480.png"

@@ -56,6 +56,8 @@ raise SystemExit(code)
         ["sample", "-h"],
         ["evaluate", "-h"],
         ["convert", "-h"],
+        ["submit", "-h"],
+        ["status", "-h"],
     ],
 )
 def test_help_answers_without_importing_torch(arguments: list[str]) -> None:

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import pytest
 
-from bigtrain.cli import convert, evaluate, sample, shards, train_extractor
+from bigtrain.cli import convert, evaluate, sample, shards, status, submit, train_extractor
 from bigtrain.cli.configuration import make_parser, parse
 from bigtrain.cli.main import VERBS
 from tests.runs import ENVIRONMENT, ROOT
@@ -71,6 +71,10 @@ def check(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         sample._settle(sample._parser().parse_args(rest))
     elif verb == "convert":
         convert.check(convert._parser().parse_args(rest))
+    elif verb == "submit":
+        assert submit.run([*rest, "--dry-run"]) == 0
+    elif verb == "status":
+        status._parser().parse_args(rest)
     elif rest[0] == "train-extractor":
         train_extractor._parser().parse_args(rest[1:])
     else:
@@ -99,6 +103,7 @@ def test_every_verb_is_shown() -> None:
         "bigtrain sample runs/a --out a.png --kind walk",
         "bigtrain convert runs/a a.png --to onnx",
         "bigtrain evaluate runs/a --metric fid --numb 3",
+        "bigtrain submit --config configs/quickstart.yaml --time 12h",
     ],
 )
 def test_a_wrong_command_would_be_found(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
