@@ -18,6 +18,7 @@ VERBS = {
     "evaluate": ("bigtrain.cli.evaluate", "score a run, a snapshot or a folder of images"),
     "submit": ("bigtrain.cli.submit", "let SLURM train, evaluate, build shards, or train for each value of an option"),
     "status": ("bigtrain.cli.status", "how far a run is, its job, speed, last score and checkpoint"),
+    "report": ("bigtrain.cli.report", "one HTML page of a run: samples, scores, curves, events"),
 }
 INTERRUPTED = 130
 

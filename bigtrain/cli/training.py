@@ -131,11 +131,23 @@ class Training:
                 f"training stopped before a non-finite update: {error}; last good checkpoint: {last}"
             ) from error
         if self.finished:
+            if self.world.is_first:
+                self._write_page()
             return 0
         stopped_by = self.checkpointing.stopped_by or 0
         if self.world.is_first:
             _say(f"stopped at {self.game.clock.kimg:g} kimg with a checkpoint; the same command resumes")
         return 128 + stopped_by
+
+    def _write_page(self) -> None:
+        """report.html, from what the run has recorded; whatever is wrong with it, the training is done."""
+        from bigtrain.cli.report.page import write  # noqa: PLC0415 (only at the end)
+        from bigtrain.cli.report.run_records import RunRecords  # noqa: PLC0415
+
+        try:
+            write(RunRecords(self.folder.path), self.folder.path / "report.html", sample=False)
+        except Exception as error:
+            _say(f"report.html could not be written: {error}")
 
     def report(self) -> None:
         """Names what was made, with the newest scores."""

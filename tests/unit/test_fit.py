@@ -47,6 +47,7 @@ def test_a_run_is_a_folder_with_everything(run):
         "throughput.jsonl",
         "evaluation.jsonl",
         "jobs.jsonl",
+        "report.html",
     }
     assert len(list((run / "checkpoints").iterdir())) in (3, 4)  # the newest, and the best
     assert [path.name for path in sorted((run / "samples").iterdir())][-1] == "000000.480.png"

@@ -58,6 +58,7 @@ raise SystemExit(code)
         ["convert", "-h"],
         ["submit", "-h"],
         ["status", "-h"],
+        ["report", "-h"],
     ],
 )
 def test_help_answers_without_importing_torch(arguments: list[str]) -> None:

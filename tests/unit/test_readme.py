@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import pytest
 
-from bigtrain.cli import convert, evaluate, sample, shards, status, submit, train_extractor
+from bigtrain.cli import convert, evaluate, report, sample, shards, status, submit, train_extractor
 from bigtrain.cli.configuration import make_parser, parse
 from bigtrain.cli.main import VERBS
 from tests.runs import ENVIRONMENT, ROOT
@@ -71,6 +71,8 @@ def check(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         sample._settle(sample._parser().parse_args(rest))
     elif verb == "convert":
         convert.check(convert._parser().parse_args(rest))
+    elif verb == "report":
+        report._parser().parse_args(rest)
     elif verb == "submit":
         assert submit.run([*rest, "--dry-run"]) == 0
     elif verb == "status":
