@@ -66,6 +66,14 @@ def device_of_scores(device: torch.device) -> torch.device:
     """Where a training on this device has its scores measured: sums are in float64, which mps has not."""
     return torch.device("cpu") if device.type == "mps" else device
 
+    @property
+    def kind(self) -> str:
+        """The extractor that is named, or the one that `auto` stands for where there are labelled shards."""
+        own = conventions(self.protocol).extractor
+        if self.extractor != "auto":
+            return self.extractor
+        return own if self.protocol is not None or is_available(own, self.weights) else "classifier"
+
 
 class Scoring(ABC):
     """Measures generators against real images at one resolution.
@@ -91,10 +99,7 @@ class Scoring(ABC):
             )
 
     def _kind(self) -> str:
-        own, by = self.conventions.extractor, self.by
-        if by.extractor != "auto":
-            return by.extractor
-        return own if by.protocol is not None or is_available(own, by.weights) else "classifier"
+        return self.by.kind
 
     @abstractmethod
     def reference(self, metrics: Sequence[str]) -> Reference | None:

@@ -19,6 +19,7 @@ VERBS = {
     "submit": ("bigtrain.cli.submit", "let SLURM train, evaluate, build shards, or train for each value of an option"),
     "status": ("bigtrain.cli.status", "how far a run is, its job, speed, last score and checkpoint"),
     "report": ("bigtrain.cli.report", "one HTML page of a run: samples, scores, curves, events"),
+    "doctor": ("bigtrain.cli.doctor", "look whether the machine, and all that a run needs, is in order"),
 }
 INTERRUPTED = 130
 

@@ -27,8 +27,10 @@ from bigtrain.cli.run_folder import RunFolder
 from bigtrain.cli.settings import WandB
 from bigtrain.cli.start import begin_from
 from bigtrain.data.datamodule import ShardDataModule
+from bigtrain.data.shard_set import ShardSet
 from bigtrain.games import AdversarialGame
 from bigtrain.games.player import NonFiniteError
+from bigtrain.networks import Generator
 from bigtrain.networks.cost import cost
 from bigtrain.runtime.environment import versions
 from bigtrain.runtime.parallel import Parallel
@@ -62,7 +64,7 @@ class Training:
         self.world, self.watch = world, watch
         self.game: AdversarialGame = built.game
         self.data: ShardDataModule = built.data
-        _check_fit(self.game, self.data)
+        check_fit(self.game.generator_network, self.data.shards)
         if built.compute.precision == "64-true":
             self.game.double()  # before the optimizers, which Lightning would leave behind
         if built.compute.precision == "16-mixed":
@@ -287,16 +289,19 @@ def _run_id(folder: RunFolder) -> str:
     return path.read_text(encoding="utf-8").strip()
 
 
-def _check_fit(game: AdversarialGame, data: ShardDataModule) -> None:
-    """The networks must have the channels and classes of the data (or no classes)."""
-    network, shards = game.generator_network, data.shards
+def check_fit(network: Generator, shards: ShardSet) -> None:
+    """The networks must have the channels and classes of the data (or no classes).
+
+    Raises:
+        ValueError: if they have not.
+    """
     if network.image_channels != shards.channels:
         raise ValueError(
             f"image_channels (={network.image_channels}) of the networks must be those of the shards at "
-            f"data.url (={data.shards.url!r}): {shards.channels}"
+            f"data.url (={shards.url!r}): {shards.channels}"
         )
     if network.num_classes not in (0, shards.num_classes):
         raise ValueError(
             f"num_classes (={network.num_classes}) of the networks must be those of the shards at data.url "
-            f"(={data.shards.url!r}): {shards.num_classes}, or 0 for unconditional networks"
+            f"(={shards.url!r}): {shards.num_classes}, or 0 for unconditional networks"
         )

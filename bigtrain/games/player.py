@@ -102,7 +102,7 @@ class Player(nn.Module):
             self.network.compile()  # in place: the names of the weights stay
             torch._dynamo.config.recompile_limit = max(VARIANTS, torch._dynamo.config.recompile_limit)
         self.name = name
-        self.spread_over(Parallel())
+        self.spread_over(Parallel(device=next(self.network.parameters()).device))  # where it was made
 
     def spread_over(self, parallel: Parallel) -> None:
         """Puts the network where the strategy wants it, with an optimizer that has no state yet."""

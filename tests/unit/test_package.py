@@ -59,6 +59,7 @@ raise SystemExit(code)
         ["submit", "-h"],
         ["status", "-h"],
         ["report", "-h"],
+        ["doctor", "-h"],
     ],
 )
 def test_help_answers_without_importing_torch(arguments: list[str]) -> None:

@@ -12,6 +12,7 @@ from typing import NoReturn
 import pytest
 
 from bigtrain.cli import convert, evaluate, report, sample, shards, status, submit, train_extractor
+from bigtrain.cli.checks.plan import Plan
 from bigtrain.cli.configuration import make_parser, parse
 from bigtrain.cli.main import VERBS
 from tests.runs import ENVIRONMENT, ROOT
@@ -69,6 +70,8 @@ def check(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         assert parse(make_parser(), [word for word in rest if word != "--print_config"]).config
     elif verb == "sample":
         sample._settle(sample._parser().parse_args(rest))
+    elif verb == "doctor":
+        Plan(rest)
     elif verb == "convert":
         convert.check(convert._parser().parse_args(rest))
     elif verb == "report":
@@ -164,6 +167,7 @@ from functools import partial
 import examples
 import numpy as np
 
+from bigtrain.cli.checks.plan import Plan
 from bigtrain.cli.configuration import make_parser, parse
 from bigtrain.games import Player
 from bigtrain.schedules import Constant
