@@ -28,6 +28,7 @@ class Checkpointing(Periodic):
         card: makes a snapshot's card; the checkpoint with the best FID is kept, where some were measured otherwise
             (of fewer samples, say) the best of each kind.
         agreement: of the ranks to end the training after the step, with a checkpoint.
+        share: is told the name and the card of each snapshot.
     """
 
     def __init__(
@@ -38,10 +39,11 @@ class Checkpointing(Periodic):
         snapshots: Storage,
         card: Callable[[AdversarialGame], Card],
         agreement: Agreement,
+        share: Callable[[str, Card], None] = lambda name, card: None,
     ) -> None:
         super().__init__(kimg)
         self.checkpoints, self.facts, self.snapshots, self.card = checkpoints, facts, snapshots, card
-        self.agreement = agreement
+        self.agreement, self.share = agreement, share
         #: The signal by which the training was ended.
         self.stopped_by: int | None = None
 
@@ -73,7 +75,7 @@ class Checkpointing(Periodic):
         score, measured = None, ""
         if game.parallel.rank == 0:
             card = self.card(game)
-            save_snapshot(self.snapshots, average, card)
+            self.share(save_snapshot(self.snapshots, average, card), card)
             if card.fid is not None:
                 score, measured = float(card.fid["value"]), how_measured(card.fid)
         now = game.clock.images_seen

@@ -7,7 +7,7 @@ from functools import cached_property, partial
 
 from lightning import Trainer
 
-from bigtrain.callbacks.metrics import log
+from bigtrain.callbacks.loggers import log_scores
 from bigtrain.callbacks.periodic import Periodic
 from bigtrain.callbacks.records import Records
 from bigtrain.callbacks.scoring_base import Scoring
@@ -62,7 +62,7 @@ class Evaluating(Periodic):
         if self.world.is_first:
             for score in scores:
                 self.records.append({"images_seen": game.clock.images_seen, **score.to_dict()})
-            log(trainer, {"kimg": game.clock.kimg, **{score.metric: score.value for score in scores}})
+            log_scores(trainer, scores, game.clock.images_seen)
         self.world.wait()  # longer than the training's collectives do
 
     def scores(self, game: AdversarialGame) -> list[Score]:

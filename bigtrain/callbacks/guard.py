@@ -6,7 +6,6 @@ thought of it follows from the looks before it, which are in the file: so it is 
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Iterable
 from functools import lru_cache
@@ -14,12 +13,11 @@ from typing import Any
 
 import torch
 from lightning import Trainer
-from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
 from bigtrain import randomness
 from bigtrain.callbacks.guard_signs import Finding, Level, Limits, Look, judge
-from bigtrain.callbacks.metrics import log
+from bigtrain.callbacks.loggers import RunLogger, log, loggers_of
 from bigtrain.callbacks.periodic import Periodic
 from bigtrain.callbacks.records import Records
 from bigtrain.games import AdversarialGame, Game
@@ -30,7 +28,6 @@ from bigtrain.sampling.pixels import fade, to_float
 
 SAMPLES, MOST_CLASSES, MOST_REAL = 64, 8, 256
 ITERATIONS = 16
-_log = logging.getLogger(__name__)
 
 
 class Guard(Periodic):
@@ -138,11 +135,13 @@ class Guard(Periodic):
         self.records.append(look)
         self.looks.append(look)
         _forget(self.looks, self.limits)
-        log(trainer, _numbers(look, verdict))
+        log(trainer, look)
         new = [finding for finding in findings if _changed(finding, before)]
         if new:
             announce(
-                trainer.loggers, f"{verdict.name.lower()} at {look['kimg']:g} kimg", [finding.reason for finding in new]
+                loggers_of(trainer),
+                f"{verdict.name.lower()} at {look['kimg']:g} kimg",
+                [finding.reason for finding in new],
             )
 
 
@@ -151,18 +150,12 @@ def looks_of(records: Records) -> list[Look]:
     return [record for record in records.read() if "verdict" in record]
 
 
-def announce(loggers: Iterable[Logger], what: str, reasons: list[str]) -> None:
-    """One line on stderr, and an alert by the loggers that can give one."""
+def announce(loggers: Iterable[RunLogger], what: str, reasons: list[str]) -> None:
+    """One line on stderr, and an alert by the loggers."""
     text = "; ".join(reasons)
     print(f"bigtrain: guard: {what}: {text}", file=sys.stderr, flush=True)
     for logger in loggers:
-        alert = getattr(getattr(logger, "experiment", None), "alert", None)
-        if alert is None:
-            continue
-        try:
-            alert(title=f"bigtrain guard: {what}", text=text)
-        except Exception as error:  # whatever a service answers, the training goes on
-            _log.warning("the logger could not give the alert: %s", error)
+        logger.alert(f"bigtrain guard: {what}", text)
 
 
 @torch.no_grad()
@@ -202,19 +195,6 @@ def diversity(images: Tensor, labels: Tensor) -> float | None:
 def _short(value: float) -> float:
     """As it is recorded: what is judged after a resume must be the same number."""
     return float(f"{value:.6g}")
-
-
-def _numbers(look: Look, verdict: Level) -> dict[str, Any]:
-    """A look for the loggers."""
-    numbers = {"kimg": look["kimg"], "guard/verdict": int(verdict), "guard/diversity": look["diversity"]}
-    for name, value in look["singular_values"].items():
-        player = f"guard/singular_value/{name.partition('.')[0]}"
-        numbers[player] = max(value, numbers.get(player, 0.0))
-    for name, values in look.get("spectra", {}).items():
-        for index, value in enumerate(values[1:], start=1):
-            key = f"guard/singular_value/{name.partition('.')[0]}/{index}"
-            numbers[key] = max(value, numbers.get(key, 0.0))
-    return numbers
 
 
 def _forget(looks: list[Look], limits: Limits) -> None:

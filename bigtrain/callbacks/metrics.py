@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lightning import Trainer
 
+from bigtrain.callbacks.loggers import log
 from bigtrain.callbacks.periodic import Periodic
 from bigtrain.callbacks.records import Records
 from bigtrain.games import Game
@@ -37,10 +38,3 @@ class Metrics(Periodic):
         }
         self.records.append(record)
         log(trainer, record)
-
-
-def log(trainer: Trainer, record: dict) -> None:
-    """Sends the numbers of a record to the loggers."""
-    numbers = {name: value for name, value in record.items() if isinstance(value, (int, float))}
-    for logger in trainer.loggers:
-        logger.log_metrics(numbers)

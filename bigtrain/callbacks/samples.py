@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lightning import Trainer
 
+from bigtrain.callbacks.loggers import loggers_of
 from bigtrain.callbacks.periodic import Periodic
 from bigtrain.clock import moment_name
 from bigtrain.games import AdversarialGame
@@ -35,9 +36,8 @@ class Samples(Periodic):
         columns = grid_columns(self.num, game.generator_network.num_classes)
         picture = grid(images, columns)
         self.storage.write(f"{moment_name(game.clock.images_seen)}.png", png(picture))
-        for logger in trainer.loggers:
-            if hasattr(logger, "log_image"):
-                logger.log_image("samples", [picture], caption=[f"{game.clock.kimg:g} kimg"])
+        for logger in loggers_of(trainer):
+            logger.log_image("samples", [picture], game.clock.images_seen)
 
 
 def sampler(game: AdversarialGame) -> Sampler:

@@ -61,11 +61,6 @@ class Measurement:
     device: torch.device | str = "cpu"
     alive: Callable[[], None] = lambda: None
 
-
-def device_of_scores(device: torch.device) -> torch.device:
-    """Where a training on this device has its scores measured: sums are in float64, which mps has not."""
-    return torch.device("cpu") if device.type == "mps" else device
-
     @property
     def kind(self) -> str:
         """The extractor that is named, or the one that `auto` stands for where there are labelled shards."""
@@ -73,6 +68,11 @@ def device_of_scores(device: torch.device) -> torch.device:
         if self.extractor != "auto":
             return self.extractor
         return own if self.protocol is not None or is_available(own, self.weights) else "classifier"
+
+
+def device_of_scores(device: torch.device) -> torch.device:
+    """Where a training on this device has its scores measured: sums are in float64, which mps has not."""
+    return torch.device("cpu") if device.type == "mps" else device
 
 
 class Scoring(ABC):

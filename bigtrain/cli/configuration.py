@@ -14,6 +14,7 @@ from bigtrain.data.datamodule import ShardDataModule
 from bigtrain.games import Game
 from bigtrain.runtime.compute import Compute
 from bigtrain.schedules import Schedule
+from bigtrain.storage.secrets import redacted
 
 
 def make_parser() -> ArgumentParser:
@@ -39,6 +40,7 @@ def make_parser() -> ArgumentParser:
         "--guard", type=GuardSettings | None, default=GuardSettings(), help="watches for a collapse; null for none"
     )
     parser.add_argument("--wandb", type=WandB | None, default=None, help="Weights & Biases; null for none")
+    parser.add_argument("--tensorboard", type=bool, default=False, help="event files in tensorboard/ of the run")
     parser.link_arguments("seed", "game.init_args.seed")
     parser.link_arguments("seed", "data.seed")
     parser.link_arguments("schedule", "game.init_args.schedule", apply_on="instantiate")
@@ -76,6 +78,6 @@ def instantiate(parser: ArgumentParser, config: Namespace) -> Namespace:
 
 
 def as_dict(parser: ArgumentParser, config: Namespace) -> dict[str, Any]:
-    """The whole configuration as plain data, without the names of the files that it came from."""
-    plain = yaml.safe_load(parser.dump(config, skip_unset=False))
+    """The whole configuration as plain data, without secrets and the names of the files that it came from."""
+    plain = redacted(yaml.safe_load(parser.dump(config, skip_unset=False)))
     return {key: value for key, value in plain.items() if key not in ("config", "run")}

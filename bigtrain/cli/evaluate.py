@@ -41,6 +41,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         value = getattr(options, name)
         if value is not None and value < least:
             raise ValueError(f"--{name} (={value}) must be at least {least}")
+    if options.show and (len(options.source) > 1 or len(options.truncation) == 1):
+        raise ValueError("--show is for one run and several thresholds of --truncation")
     if options.plot and not options.plot.endswith(ENDINGS):
         raise ValueError(f"--plot (={options.plot}) must end in one of {', '.join(ENDINGS)}")
     return options
@@ -84,6 +86,10 @@ def _write(entries: Sequence[Entry], options: argparse.Namespace) -> None:
         files[options.table] = table(entries).encode()
     if options.plot:
         files[options.plot] = plot(entries, options.plot[options.plot.rindex(".") :])
+    if options.show:
+        from bigtrain.cli.loggers import show_curves  # noqa: PLC0415 (wandb)
+
+        show_curves(entries[0].name, plot(entries, ".png"))
     for url, content in files.items():
         storage, name = place_of(url)
         storage.write(name, content)
@@ -145,6 +151,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--table", metavar="FILE.md", help="the same as a table, a row a source")
     parser.add_argument(
         "--plot", metavar="FILE.png", help="curves of FID and IS over the thresholds; .png, .svg or .pdf"
+    )
+    parser.add_argument(
+        "--show", action="store_true", help="the curves where the run is shown (its wandb, tensorboard)"
     )
     return parser
 

@@ -15,6 +15,7 @@ VERBS = {
     "fit": ("bigtrain.cli.fit", "train by a configuration; the same command resumes"),
     "sample": ("bigtrain.cli.sample", "make images with a run or a snapshot"),
     "convert": ("bigtrain.cli.convert", "weights of other trainers into snapshots, snapshots into other formats"),
+    "dashboard": ("bigtrain.cli.dashboard", "a Weights & Biases workspace with the panels of a run"),
     "evaluate": ("bigtrain.cli.evaluate", "score a run, a snapshot or a folder of images"),
     "submit": ("bigtrain.cli.submit", "let SLURM train, evaluate, build shards, or train for each value of an option"),
     "status": ("bigtrain.cli.status", "how far a run is, its job, speed, last score and checkpoint"),
@@ -43,7 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         if os.environ.get("BIGTRAIN_TRACEBACK"):
             raise
-        print(f"bigtrain: error: {' '.join(str(error).split())}", file=sys.stderr)
+        from bigtrain.storage.secrets import redacted  # noqa: PLC0415 (obstore: only when there is something to hide)
+
+        print(f"bigtrain: error: {redacted(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
 
 

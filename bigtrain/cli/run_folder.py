@@ -22,6 +22,7 @@ FREE = (
     "evaluation",
     "guard",
     "wandb",
+    "tensorboard",
     "data.url",
     "data.storage",
     "data.decode_threads",

@@ -76,12 +76,25 @@ class WandB:
     Args:
         project: its project.
         name: of the run; null for the run folder's.
-        mode: `offline` needs no account: `wandb sync` later sends what was kept in the run folder.
+        entity: the user or team whose project it is; null for the user's own.
+        mode: `offline` needs no account: `wandb sync` later sends what was kept in the run folder. `online` becomes
+            that where the service cannot be reached.
+        snapshots_mib: snapshots up to this size are kept as artifacts, made from that of the data; 0 for none.
+        timeout_seconds: for which the service is waited for; the training meanwhile goes on.
     """
 
     project: str = "bigtrain"
     name: str | None = None
+    entity: str | None = None
     mode: Literal["online", "offline"] = "offline"
+    snapshots_mib: float = 0.0
+    timeout_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.snapshots_mib < 0:
+            raise ValueError(f"wandb.snapshots_mib (={self.snapshots_mib}) must not be negative")
+        if self.timeout_seconds <= 0:
+            raise ValueError(f"wandb.timeout_seconds (={self.timeout_seconds}) must be greater than 0")
 
 
 @dataclass(frozen=True)

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
 import sys
 import warnings
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
+import torch
 from lightning import Callback, Trainer
-from lightning.pytorch.loggers import Logger, WandbLogger
 
 from bigtrain.callbacks.checkpoint import Checkpointing
 from bigtrain.callbacks.evaluation import Evaluating
+from bigtrain.callbacks.loggers import RunLogger
 from bigtrain.callbacks.metrics import Metrics
 from bigtrain.callbacks.progress import TrainingProgress
 from bigtrain.callbacks.samples import Samples
 from bigtrain.callbacks.scoring import Scorer
 from bigtrain.callbacks.scoring_base import Measurement, device_of_scores
 from bigtrain.callbacks.throughput import Throughput
+from bigtrain.callbacks.utilization import Utilization
 from bigtrain.callbacks.watching import Stragglers, Watching
 from bigtrain.checkpoints import Checkpoints
+from bigtrain.cli.loggers import environment, facts_of, make_loggers
 from bigtrain.cli.rollbacks import Rollbacks
 from bigtrain.cli.run_folder import RunFolder
-from bigtrain.cli.settings import WandB
 from bigtrain.cli.start import begin_from
 from bigtrain.data.datamodule import ShardDataModule
 from bigtrain.data.shard_set import ShardSet
@@ -108,9 +110,18 @@ class Training:
 
     def train(self, trainer: Trainer) -> int:
         """Trains to the end, or until a signal asks to stop. Returns the exit code."""
+        code = 1
+        try:
+            code = self._train(trainer)
+        finally:
+            for logger in self.loggers:
+                logger.close(code, preempted=code > 128)
+        return code
+
+    def _train(self, trainer: Trainer) -> int:
         for evaluating in self.evaluating:
             evaluating.prepare()
-        trainer.loggers = self.loggers
+        trainer.loggers = [*self.loggers]
         trainer.callbacks.extend(self.callbacks)  # type: ignore[attr-defined]
         if self.world.is_first:
             for name, player in self.game.players.items():
@@ -122,6 +133,8 @@ class Training:
                 trainer.fit(self.game, self.data)
                 while self.rollbacks.asked:
                     self.resume()
+                    for logger in self.loggers:
+                        logger.go_back(self.game.clock.images_seen)
                     trainer.fit_loop.max_epochs = (trainer.fit_loop.max_epochs or 0) + 1
                     trainer.fit(self.game, self.data)
         except NonFiniteError as error:
@@ -161,22 +174,27 @@ class Training:
             print(f"{score['metric']}: {score['value']:.4f}{spread}  (by {score['protocol']['extractor']})")
 
     @cached_property
-    def loggers(self) -> list[Logger]:
-        wandb: WandB | None = self.built.wandb
-        if wandb is None or not self.world.is_first:
+    def loggers(self) -> list[RunLogger]:
+        """Those that the configuration asks for, told what holds for the whole run."""
+        if not self.world.is_first:
             return []
-        name = wandb.name or self.folder.path.resolve().name
-        logger = WandbLogger(
-            project=wandb.project,
-            name=name,
-            id=_run_id(self.folder),
-            resume="allow",
-            save_dir=self.folder.path,
-            offline=wandb.mode == "offline",
-        )
-        logger.experiment.config.update(self.config, allow_val_change=True)
-        logger.experiment.define_metric("*", step_metric="kimg")
-        return [logger]
+        data, built = facts_of(self.data.shards), self.built
+        found = make_loggers(self.folder, built.wandb, built.tensorboard, self.game.clock.images_seen, data)
+        for logger in found:
+            logger.tell(environment(self.config))
+        return found
+
+    def _share(self, name: str, card: Card) -> None:
+        """Gives a snapshot to the loggers."""
+        facts = {key: value for key, value in asdict(card).items() if key not in ("config", "versions")}
+        for logger in self.loggers:
+            logger.log_snapshot(self.folder.path / "snapshots" / f"{name}.safetensors", facts)
+
+    @property
+    def _utilization(self) -> Utilization:
+        device, compute = self.game.parallel.device, self.built.compute
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+        return Utilization(name, compute.precision, compute.tf32)
 
     @cached_property
     def callbacks(self) -> list[Callback]:
@@ -184,7 +202,7 @@ class Training:
         cadences = self.built.cadences
         shown = [TrainingProgress()] if self.world.is_first else []
         return [
-            Throughput(cadences.metrics_kimg, self.folder.throughput),
+            Throughput(cadences.metrics_kimg, self.folder.throughput, self._utilization),
             Metrics(cadences.metrics_kimg, self.folder.metrics, self.world),
             *shown,
             Samples(cadences.samples_kimg, self.folder.storage("samples"), cadences.num_samples),
@@ -204,6 +222,7 @@ class Training:
             self.folder.storage("snapshots"),
             self.card,
             Agreement(self.world, self.stop),
+            self._share,
         )
 
     @cached_property
@@ -279,14 +298,6 @@ class Training:
 
 def _say(text: str) -> None:
     print(f"bigtrain: {text}", file=sys.stderr)
-
-
-def _run_id(folder: RunFolder) -> str:
-    """The id by which Weights & Biases knows the run; made once, so that a resumed run is the same one there."""
-    path = folder.path / "wandb-id"
-    if not path.exists():
-        path.write_text(secrets.token_hex(4), encoding="utf-8")
-    return path.read_text(encoding="utf-8").strip()
 
 
 def check_fit(network: Generator, shards: ShardSet) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -29,18 +31,21 @@ class Cost:
         return f"{_rounded(self.parameters)} parameters, {_rounded(self.multiply_adds)} multiply-adds an image"
 
 
-def cost(network: Network) -> Cost:
-    """Counts on the meta device: nothing is computed, and the network is left as it is."""
+def cost(network: Network, place: Mapping[str, Any] | None = None) -> Cost:
+    """Counts on the meta device: nothing is computed, and the network is left as it is.
+
+    Args:
+        network: any.
+        place: `resolution` and `alpha` of one that grows; None for its full resolution.
+    """
     alone = _without_numbers(network).eval()
     kind = next(alone.parameters()).dtype
-    shape = (
-        (network.latent_dim,)
-        if isinstance(network, Generator)
-        else (network.image_channels, network.resolution, network.resolution)
-    )
+    place = place or {}
+    size = place.get("resolution", network.resolution)
+    shape = (network.latent_dim,) if isinstance(network, Generator) else (network.image_channels, size, size)
     label = torch.zeros(1, dtype=torch.int64, device="meta") if network.num_classes else None
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        alone(torch.empty(1, *shape, dtype=kind, device="meta"), label)
+        alone(torch.empty(1, *shape, dtype=kind, device="meta"), label, **place)
     # it counts a multiplication and an addition as two
     return Cost(sum(p.numel() for p in network.parameters()), counter.get_total_flops() // 2)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from obstore.store import ObjectStore
 
 from bigtrain.storage.errors import FAILURES, ForkedError, Place, TransportError, TruncatedError, clear_error
 from bigtrain.storage.options import StorageOptions, scheme_of
+from bigtrain.storage.secrets import without_secrets
 from bigtrain.storage.stores import open_store
 
 T = TypeVar("T")
@@ -64,7 +64,7 @@ class Access:
     @property
     def shown(self) -> str:
         """The URL for messages: without the password and the query that it may have."""
-        return self.url if self.scheme == "file" else _without_secrets(self.url)
+        return self.url if self.scheme == "file" else without_secrets(self.url)
 
     def run(self, name: str, action: Callable[[ObjectStore], T]) -> T:
         """What the action returns; it is done again if it fails in transport, and there is time.
@@ -102,9 +102,5 @@ class Access:
 
     def _clear(self, error: Exception, name: str) -> OSError | ValueError:
         endpoint = self.options.endpoint_of(self.scheme)
-        shown = _without_secrets(endpoint) if endpoint else None
+        shown = without_secrets(endpoint) if endpoint else None
         return clear_error(error, Place(name, self.shown, self.scheme, shown, self.options.timeout_seconds))
-
-
-def _without_secrets(url: str) -> str:
-    return re.sub(r"(?<=://)[^/@]*@|\?.*", "", url)

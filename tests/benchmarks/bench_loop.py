@@ -27,6 +27,7 @@ from bigtrain.callbacks.metrics import Metrics
 from bigtrain.callbacks.progress import TrainingProgress
 from bigtrain.callbacks.records import Records
 from bigtrain.callbacks.throughput import Throughput
+from bigtrain.callbacks.utilization import Utilization
 from bigtrain.cli.configuration import instantiate, make_parser, parse
 from bigtrain.cli.main import main as bigtrain
 from bigtrain.data.batches import to_tensor
@@ -81,7 +82,7 @@ def bigtrain_seconds(recipe: str, shards: Path, folder: Path) -> Seconds:
     """A step of `bigtrain fit`'s loop."""
     built, watch = build(recipe, shards, folder), Stopwatch()
     callbacks = [
-        Throughput(1.0, Records(folder / "throughput.jsonl")),
+        Throughput(1.0, Records(folder / "throughput.jsonl"), Utilization(None, "32-true", False)),
         Metrics(1.0, Records(folder / "metrics.jsonl"), World()),
         TrainingProgress(),
         watch,

@@ -6,7 +6,6 @@ import shutil
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 
 from bigtrain.cli.main import main
@@ -256,14 +255,6 @@ def test_evaluate_compares_runs(run, tmp_path, capsys):
     said = fails(capsys, "evaluate", run, tmp_path / "s.zip", "--truncation", "none")
     assert "--reference URL is needed" in said
     assert "must end in" in fails(capsys, "evaluate", run, "--plot", tmp_path / "curves.txt")
-
-
-def test_weights_and_biases_offline(config, tmp_path):
-    folder = tmp_path / "run"
-    options = ["--schedule.total_kimg", "0.05", "--evaluation", "null", "--wandb.project", "tests"]
-    assert main(["fit", "--config", str(config), "--run", str(folder), *options]) == 0
-    assert list(folder.glob("wandb/offline-run-*/*.wandb"))
-    assert yaml.safe_load((folder / "config.yaml").read_text())["wandb"]["mode"] == "offline"
 
 
 def test_a_training_that_diverges_names_its_last_good_checkpoint(config, tmp_path, capsys):

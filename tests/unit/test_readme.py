@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import pytest
 
-from bigtrain.cli import convert, evaluate, report, sample, shards, status, submit, train_extractor
+from bigtrain.cli import convert, dashboard, evaluate, report, sample, shards, status, submit, train_extractor
 from bigtrain.cli.checks.plan import Plan
 from bigtrain.cli.configuration import make_parser, parse
 from bigtrain.cli.main import VERBS
@@ -74,6 +74,8 @@ def check(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         Plan(rest)
     elif verb == "convert":
         convert.check(convert._parser().parse_args(rest))
+    elif verb == "dashboard":
+        dashboard._parser().parse_args(rest)
     elif verb == "report":
         report._parser().parse_args(rest)
     elif verb == "submit":
