@@ -18,8 +18,6 @@ from bigtrain.callbacks.loggers import RunLogger
 from bigtrain.callbacks.metrics import Metrics
 from bigtrain.callbacks.progress import TrainingProgress
 from bigtrain.callbacks.samples import Samples
-from bigtrain.callbacks.scoring import Scorer
-from bigtrain.callbacks.scoring_base import Measurement, device_of_scores
 from bigtrain.callbacks.throughput import Throughput
 from bigtrain.callbacks.utilization import Utilization
 from bigtrain.callbacks.watching import Stragglers, Watching
@@ -27,6 +25,7 @@ from bigtrain.checkpoints import Checkpoints
 from bigtrain.cli.loggers import environment, facts_of, make_loggers
 from bigtrain.cli.rollbacks import Rollbacks
 from bigtrain.cli.run_folder import RunFolder
+from bigtrain.cli.scorings import scorings_of
 from bigtrain.cli.start import begin_from
 from bigtrain.data.datamodule import ShardDataModule
 from bigtrain.data.shard_set import ShardSet
@@ -39,9 +38,7 @@ from bigtrain.runtime.parallel import Parallel
 from bigtrain.runtime.signals import Agreement, StopRequest
 from bigtrain.runtime.watch import Watch
 from bigtrain.runtime.world import World
-from bigtrain.sampling.standing_stats import StandingStats
 from bigtrain.snapshots import Card
-from bigtrain.storage import Storage
 
 
 class Training:
@@ -228,35 +225,7 @@ class Training:
     @cached_property
     def evaluating(self) -> list[Evaluating]:
         """The scores, if the configuration asks for any; what it asks for is checked before the training begins."""
-        wanted = self.built.evaluation
-        if wanted is None:
-            return []
-        if wanted.standing_stats is not None:
-            StandingStats(wanted.standing_stats, []).check(self.game.generator_network)
-        resolution = self.game.generator_network.resolution
-        by = Measurement(
-            wanted.extractor,
-            wanted.weights,
-            wanted.protocol,
-            wanted.batch_size,
-            wanted.channels_last,
-            wanted.compiled,
-            device_of_scores(self.game.parallel.device),
-            self.watch.alive,
-        )
-        return [
-            Evaluating(
-                wanted.every_kimg,
-                Scorer(self.data.shards, resolution, by, spare=Storage(self.folder.path)),
-                self.folder.evaluation,
-                wanted.metrics,
-                wanted.num,
-                wanted.truncation,
-                wanted.standing_stats,
-                wanted.max_minutes,
-                self.world,
-            )
-        ]
+        return scorings_of(self.built.evaluation, self.game, self.data.shards, self.folder, self.watch)
 
     def facts(self) -> dict[str, Any]:
         """What a checkpoint says beside the tensors; asked of all ranks at once."""

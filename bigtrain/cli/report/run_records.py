@@ -15,10 +15,9 @@ from bigtrain.callbacks.records import Records
 from bigtrain.checkpoints import Checkpoints
 from bigtrain.cli.run_folder import RunFolder
 from bigtrain.storage import Storage, is_remote
+from bigtrain.storage.secrets import redacted
 
 Record = dict[str, Any]
-#: In a URL: a password, and a query, which may be a signature.
-_SECRETS = re.compile(r"(?<=://)[^/@\s'\"]*@|(?<=[\w/])\?[^\s'\"]*")
 
 
 class Band(NamedTuple):
@@ -70,7 +69,7 @@ class RunRecords:
         self.jobs = self._read(Records(self.path / "jobs.jsonl"))
         self.samples, self.snapshots = folder.storage("samples"), folder.storage("snapshots")
         text = folder.config_path.read_text(encoding="utf-8") if folder.config_path.exists() else ""
-        self.config_text = _SECRETS.sub("…", text)
+        self.config_text = redacted(text)
         self.config = yaml.safe_load(text) or {}
         self.cards = list(self._cards())
         self.facts = _facts(folder.storage("checkpoints"))
