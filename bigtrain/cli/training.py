@@ -27,6 +27,7 @@ from bigtrain.cli.run_folder import RunFolder
 from bigtrain.cli.settings import WandB
 from bigtrain.cli.start import begin_from
 from bigtrain.data.datamodule import ShardDataModule
+from bigtrain.evaluation.table import expanded
 from bigtrain.games import AdversarialGame
 from bigtrain.games.player import NonFiniteError
 from bigtrain.networks.cost import cost
@@ -216,7 +217,7 @@ class Training:
                 wanted.every_kimg,
                 Scorer(self.data.shards, resolution, by, spare=Storage(self.folder.path)),
                 self.folder.evaluation,
-                wanted.metrics,
+                expanded(wanted.metrics),
                 wanted.num,
                 wanted.truncation,
                 wanted.standing_stats,
