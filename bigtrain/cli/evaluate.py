@@ -128,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
         help="estimate batch-norm statistics on N batches, such as 100 (default: the training's running averages)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of latents and labels (default %(default)s)")
-    parser.add_argument("--protocol", metavar="NAME", help="tf1, clean, antialias, dgm-eval or stylegan3 (default tf1)")
+    parser.add_argument("--protocol", metavar="NAME", help="tf1, clean, antialias, dgm-eval or stylegan (default tf1)")
     parser.add_argument(
         "--extractor",
         default="auto",
@@ -159,8 +159,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _names(text: str) -> list[str]:
-    from bigtrain.evaluation.table import check_metrics  # noqa: PLC0415 (torch: only when there is something to do)
+    from bigtrain.evaluation.table import check_metrics, expanded  # noqa: PLC0415 (torch: only when it is needed)
 
-    names = [part.strip() for part in text.split(",") if part.strip()]
+    names = expanded([part.strip() for part in text.split(",") if part.strip()])
     check_metrics(names)
     return names

@@ -8,6 +8,7 @@ from bigtrain.callbacks.scoring_base import Measurement, device_of_scores
 from bigtrain.cli.run_folder import RunFolder
 from bigtrain.cli.settings import Evaluation
 from bigtrain.data.shard_set import ShardSet
+from bigtrain.evaluation.table import expanded
 from bigtrain.games import AdversarialGame
 from bigtrain.runtime.watch import Watch
 from bigtrain.sampling.standing_stats import StandingStats
@@ -49,7 +50,7 @@ def scorings_of(
             wanted.every_kimg,
             Scorer(shards, network.resolution, by, spare=Storage(folder.path)),
             folder.evaluation,
-            wanted.metrics,
+            expanded(wanted.metrics),
             wanted.num,
             wanted.truncation,
             wanted.standing_stats,

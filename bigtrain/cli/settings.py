@@ -39,7 +39,7 @@ class Evaluation:
             the labelled shards), the FILE.safetensors of one that was trained before, or the path of a class; `auto`
             takes the protocol's, but without a protocol the classifier where Inception's weights are not here.
         weights: a path or URL of the extractor's weights; null for the usual place of downloads.
-        protocol: `tf1`, `clean`, `antialias`, `dgm-eval` or `stylegan3`; null for `tf1`.
+        protocol: `tf1`, `clean`, `antialias`, `dgm-eval` or `stylegan`; null for `tf1`.
         truncation: of the samples; null for none.
         standing_stats: batches on which batch-norm statistics are estimated for the samples, such as 100; null for the
             training's running averages.

@@ -54,9 +54,9 @@ _DGM_EVAL = Conventions(
     strict=True,
 )
 #: NVIDIA's Inception resizes inside, to the same pixels as TensorFlow.
-_STYLEGAN3 = Conventions("stylegan3", ddof=0)
+_STYLEGAN = Conventions("stylegan", ddof=0)
 
-PROTOCOLS = {found.name: found for found in (TF1, _CLEAN, _ANTIALIAS, _DGM_EVAL, _STYLEGAN3)}
+PROTOCOLS = {found.name: found for found in (TF1, _CLEAN, _ANTIALIAS, _DGM_EVAL, _STYLEGAN)}
 
 
 def conventions(protocol: str | None) -> Conventions:

@@ -255,6 +255,15 @@ METRICS = {
 }
 
 
+#: Names that stand for several metrics. prdc: Naeem et al., arXiv 2002.09797.
+GROUPS = {"prdc": ("precision", "recall", "density", "coverage")}
+
+
+def expanded(names: Sequence[str]) -> list[str]:
+    """The metrics that names stand for: most for themselves."""
+    return [metric for name in names for metric in GROUPS.get(name, (name,))]
+
+
 def check_metrics(names: Sequence[str], valid: Collection[str] = METRICS.keys() | PATH_METRICS.keys()) -> None:
     """Refuses what cannot be a list of metrics.
 
@@ -265,7 +274,7 @@ def check_metrics(names: Sequence[str], valid: Collection[str] = METRICS.keys() 
     twice = sorted({name for name in names if names.count(name) > 1})
     if not names or unknown:
         problem = f"{unknown} are unknown" if unknown else "name one at least"
-        raise ValueError(f"metrics (={list(names)}): {problem}; valid are {', '.join(sorted(valid))}")
+        raise ValueError(f"metrics (={list(names)}): {problem}; valid are {', '.join(sorted({*valid, *GROUPS}))}")
     if twice:
         raise ValueError(f"metrics (={list(names)}): {', '.join(twice)} is there twice; name each once")
 

@@ -57,7 +57,7 @@ def test_a_sweep_of_a_generator_on_two(shards, snapshot, tmp_path):
 def test_images_on_two_of_which_some_are_changed(shards, tmp_path):
     """Which, is told once and of all of them, whichever rank has read them."""
     folder = pictures(tmp_path / "pictures", [(16, 16), (20, 16)] * 6 + [(16, 16)] * 3)
-    arguments = (folder, "--reference", shards, *MEASURED[:3], "fid,recall", "--batch", 2, "--seed", 1)
+    arguments = (folder, "--reference", shards, *MEASURED[:3], "fid,prdc", "--batch", 2, "--seed", 1)
     result = bigtrain("evaluate", *arguments, "--json", tmp_path / "two.json", "--devices", 2)
     assert result.returncode == 0, result.stderr
     (line,) = [line for line in result.stderr.splitlines() if "another size" in line]

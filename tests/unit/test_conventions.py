@@ -33,13 +33,13 @@ def test_what_the_protocols_fix() -> None:
         "clean": 1,
         "antialias": 1,
         "dgm-eval": 1,
-        "stylegan3": 0,
+        "stylegan": 0,
     }
     found = {name: fixed.resize("inception").of(299) for name, fixed in PROTOCOLS.items()}
-    assert found["tf1"] == found["stylegan3"] == "bilinear 299 as in TensorFlow 1, without antialias"
+    assert found["tf1"] == found["stylegan"] == "bilinear 299 as in TensorFlow 1, without antialias"
     assert len(set(found.values())) == 4
     assert (conventions(None), PROTOCOLS["dgm-eval"].extractor) == (PROTOCOLS["tf1"], "dinov2-vit-l-14")
-    assert [(PROTOCOLS[name].neighbours, PROTOCOLS[name].strict) for name in ("tf1", "stylegan3", "dgm-eval")] == [
+    assert [(PROTOCOLS[name].neighbours, PROTOCOLS[name].strict) for name in ("tf1", "stylegan", "dgm-eval")] == [
         (3, False),
         (3, False),
         (5, True),
@@ -70,7 +70,7 @@ def test_the_distance_of_the_protocol_without_ddof_is_smaller_by_n() -> None:
         (score,) = evaluate(lambda i: (other[i], None), Brightness(), reference, ["fid"], 2 * n, 10, conventions=fixed)
         return score.value
 
-    assert distance("stylegan3") == pytest.approx(distance("tf1") * (2 * n - 1) / (2 * n), rel=1e-4)
+    assert distance("stylegan") == pytest.approx(distance("tf1") * (2 * n - 1) / (2 * n), rel=1e-4)
     assert distance("tf1") > 1
 
 

@@ -99,9 +99,9 @@ def test_a_trained_extractor_measures_from_any_file(shards, tmp_path, capsys, mo
 def test_a_protocol_is_told(shards, tmp_path) -> None:  # type: ignore[no-untyped-def]
     images = pictures(tmp_path / "pictures", [(8, 8)] * 12)
     common = [images, "--reference", shards, "--extractor", GREY, "--metrics", "fid"]
-    found = {name: scores(tmp_path, *common, "--protocol", name)[0] for name in ("tf1", "stylegan3")}
-    assert found["tf1"]["protocol"] | {"name": "stylegan3", "ddof": 0} == found["stylegan3"]["protocol"]
-    assert found["tf1"]["value"] != found["stylegan3"]["value"]
+    found = {name: scores(tmp_path, *common, "--protocol", name)[0] for name in ("tf1", "stylegan")}
+    assert found["tf1"]["protocol"] | {"name": "stylegan", "ddof": 0} == found["stylegan"]["protocol"]
+    assert found["tf1"]["value"] != found["stylegan"]["value"]
     assert found["tf1"]["protocol"]["extractor"].startswith(f"{GREY}@")
     assert found["tf1"]["protocol"]["prepared"] == "cropped to the central square and averaged by area to 8 pixels"
 

@@ -23,7 +23,7 @@ from bigtrain.evaluation.metrics import Pairs, frechet_distance, precision_recal
 from bigtrain.evaluation.protocol import Provenance, Score
 from bigtrain.evaluation.reference import PARTS, Reference, measure_reference
 from bigtrain.evaluation.statistics import FeatureStatistics, Sums
-from bigtrain.evaluation.table import METRICS
+from bigtrain.evaluation.table import METRICS, check_metrics, expanded
 from bigtrain.randomness import words
 
 SIZE, CLASSES, NUM = 16, 3, 61
@@ -233,3 +233,11 @@ def test_what_an_extractor_or_the_samples_lack_is_told(reference: Reference) -> 
         evaluate(lambda indices: (sampler(indices)[0], None), Halved(), reference, ["fid", "intra_fid"], NUM, 16)
     with pytest.raises(ValueError, match="'coverage' needs at least 6 samples and real images; there are 5"):
         Evaluation(Halved(), reference, ["coverage"], 5, 16)
+
+
+def test_one_name_stands_for_four() -> None:
+    assert expanded(["fid", "prdc", "is"]) == ["fid", "precision", "recall", "density", "coverage", "is"]
+    with pytest.raises(ValueError, match="recall is there twice"):
+        check_metrics(expanded(["recall", "prdc"]))
+    with pytest.raises(ValueError, match=r"valid are .*, prdc, "):
+        check_metrics(expanded(["prcd"]))
