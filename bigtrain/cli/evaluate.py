@@ -43,6 +43,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
             raise ValueError(f"--{name} (={value}) must be at least {least}")
     if options.plot and not options.plot.endswith(ENDINGS):
         raise ValueError(f"--plot (={options.plot}) must end in one of {', '.join(ENDINGS)}")
+    if options.plot and not ({"fid", "is"} <= set(options.metrics) and len(options.truncation) > 1):
+        raise ValueError(
+            f"--plot (={options.plot}) draws curves: name fid and is in --metrics, two thresholds in --truncation"
+        )
     return options
 
 
@@ -141,12 +145,16 @@ def _parser() -> argparse.ArgumentParser:
         help="processes, a GPU each where there are some (default 1, or those of torchrun or SLURM); the scores are "
         "the same",
     )
+    _add_outputs(parser)
+    return parser
+
+
+def _add_outputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", metavar="FILE", help="where the scores and their protocols go; a path or URL")
     parser.add_argument("--table", metavar="FILE.md", help="the same as a table, a row a source")
     parser.add_argument(
         "--plot", metavar="FILE.png", help="curves of FID and IS over the thresholds; .png, .svg or .pdf"
     )
-    return parser
 
 
 def _names(text: str) -> list[str]:
