@@ -107,7 +107,7 @@ def plot(entries: Sequence[Entry], ending: str) -> bytes:
 
     drawn = [entry for entry in entries if len(entry.of("fid")) > 1 and len(entry.of("is")) > 1]
     if not drawn:
-        raise ValueError("--plot draws curves: it needs fid and is in --metrics, and two thresholds in --truncation")
+        raise ValueError("curves need fid and is of a source, at two thresholds of the truncation")
     figure = Figure(figsize=(15, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     of_fid, of_is, trade = figure.subplots(1, 3)

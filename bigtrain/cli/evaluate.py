@@ -41,10 +41,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         value = getattr(options, name)
         if value is not None and value < least:
             raise ValueError(f"--{name} (={value}) must be at least {least}")
-    if options.show and (len(options.source) > 1 or len(options.truncation) == 1):
-        raise ValueError("--show is for one run and several thresholds of --truncation")
+    if options.show and len(options.source) > 1:
+        raise ValueError(f"--show is for one run; there are {len(options.source)}")
     if options.plot and not options.plot.endswith(ENDINGS):
         raise ValueError(f"--plot (={options.plot}) must end in one of {', '.join(ENDINGS)}")
+    if (options.plot or options.show) and not ({"fid", "is"} <= set(options.metrics) and len(options.truncation) > 1):
+        named = f"--plot (={options.plot})" if options.plot else "--show"
+        raise ValueError(f"{named} draws curves: name fid and is in --metrics, two thresholds in --truncation")
     return options
 
 
@@ -86,13 +89,13 @@ def _write(entries: Sequence[Entry], options: argparse.Namespace) -> None:
         files[options.table] = table(entries).encode()
     if options.plot:
         files[options.plot] = plot(entries, options.plot[options.plot.rindex(".") :])
+    for url, content in files.items():
+        storage, name = place_of(url)
+        storage.write(name, content)
     if options.show:
         from bigtrain.cli.loggers import show_curves  # noqa: PLC0415 (wandb)
 
         show_curves(entries[0].name, plot(entries, ".png"))
-    for url, content in files.items():
-        storage, name = place_of(url)
-        storage.write(name, content)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -147,6 +150,11 @@ def _parser() -> argparse.ArgumentParser:
         help="processes, a GPU each where there are some (default 1, or those of torchrun or SLURM); the scores are "
         "the same",
     )
+    _add_outputs(parser)
+    return parser
+
+
+def _add_outputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", metavar="FILE", help="where the scores and their protocols go; a path or URL")
     parser.add_argument("--table", metavar="FILE.md", help="the same as a table, a row a source")
     parser.add_argument(
@@ -155,7 +163,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--show", action="store_true", help="the curves where the run is shown (its wandb, tensorboard)"
     )
-    return parser
 
 
 def _names(text: str) -> list[str]:

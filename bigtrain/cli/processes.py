@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -13,13 +14,12 @@ import torch
 
 from bigtrain.data.workers import terminable
 from bigtrain.runtime.compute import Compute, launched
-from bigtrain.runtime.watch import Watch
+from bigtrain.runtime.watch import INTERRUPTED, MISTAKE, Watch
 from bigtrain.runtime.world import World
 from bigtrain.snapshots import Snapshot, load_snapshot
 
 #: In which a batch, a metric, or the upload of what was made must be done.
 SECONDS: Final = 1800.0
-INTERRUPTED: Final = 130
 
 
 class Rank(NamedTuple):
@@ -76,15 +76,17 @@ def _on_many(compute: Compute, arguments: Sequence[str], action: Callable[[Rank]
         # A CPU rounds sums by its number of threads: it must be one for all, also for the one that starts the others.
         replace(compute, threads=int(os.environ.get("OMP_NUM_THREADS", "0").split(",")[0])).apply()
         world, parallel = join(make_trainer(compute, Path()), compute)
+        if not world.is_first:
+            logging.disable(logging.WARNING)  # what all find out, the first one says
         watch = Watch(world, SECONDS, again="give the command again")
         try:
             with watch:
                 action(Rank(world, parallel.device, watch))
             world.leave()
         except (ValueError, OSError):
-            if watch.first_to_fail:
+            if world.is_first:
                 raise
-            return 2  # another rank says the same
+            return MISTAKE  # the first one tells it
         except KeyboardInterrupt:
             if world.is_first:
                 raise

@@ -11,7 +11,7 @@ from bigtrain.cli.training import Training
 from bigtrain.runtime.compute import Compute
 from bigtrain.runtime.launch import join, make_trainer
 from bigtrain.runtime.signals import leave
-from bigtrain.runtime.watch import Watch
+from bigtrain.runtime.watch import MISTAKE, Watch
 
 
 def run(folder: RunFolder, built: Any, config: dict[str, Any]) -> int:
@@ -39,9 +39,9 @@ def run(folder: RunFolder, built: Any, config: dict[str, Any]) -> int:
             leave(code - 128, world)
         return code
     except (ValueError, OSError):
-        if watch.first_to_fail:
+        if world.is_first:
             raise
-        return 2  # another rank says the same
+        return MISTAKE  # the first one tells it
 
 
 def _train(training: Training, trainer: Trainer) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -17,7 +17,7 @@ Made = TypeVar("Made")
 
 def made_ahead(
     make: Callable[[Batch], Made], batches: Iterable[Batch], device: torch.device
-) -> Iterator[tuple[Batch, Made]]:
+) -> Generator[tuple[Batch, Made], None, None]:
     """The batches in their order, each with what is made of it; the next one is made meanwhile, by another thread.
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -137,10 +138,10 @@ class Evaluation:
         total = len(range(rank, self.num, world_size))
         done = 0
         batches = index_batches(self.num, self.batch_size, rank, world_size)
-        with exact_arithmetic(self.extractor.device):  # around both threads: some of it holds for the whole process
-            for (indices, valid), (images, labels) in made_ahead(
-                lambda batch: sampler(batch[0]), batches, self.extractor.device
-            ):
+        ahead = made_ahead(lambda batch: sampler(batch[0]), batches, self.extractor.device)
+        # Around both threads, until the other has ended: some of it holds for the whole process.
+        with exact_arithmetic(self.extractor.device), contextlib.closing(ahead):
+            for (indices, valid), (images, labels) in ahead:
                 self._check_samples(images, labels)
                 if statistics is None:
                     statistics = self._statistics(images.shape[1:])

@@ -17,7 +17,8 @@ import torch.distributed as dist
 
 from bigtrain.runtime.world import World
 
-FAILED = 1
+FAILED, MISTAKE, INTERRUPTED = 1, 2, 130  # exit codes
+SECONDS_TO_CLEAR_UP = 10.0
 
 
 class Watch:
@@ -51,8 +52,6 @@ class Watch:
         self._closed = threading.Event()
         self._signs: dict[int, tuple[str, float]] = {}
         self._store: dist.Store | None = None
-        #: Whether this rank's error is the one that users are to see.
-        self.first_to_fail = True
 
     def __enter__(self) -> Watch:
         if self.world.size > 1:
@@ -95,16 +94,16 @@ class Watch:
             self.dead_seconds = min(self.dead_seconds, 5.0)
             time.sleep(self.dead_seconds + 15)  # in which the thread ends this process, if another one is gone
         text = " ".join(str(error).split()) or type(error).__name__
-        self._announce(f"rank {self.world.rank} failed: {text}")
+        self._announce(f"rank {self.world.rank} failed: {text}", _code(error))
 
-    def _announce(self, text: str) -> bool:
+    def _announce(self, text: str, code: int = FAILED) -> bool:
         """Whether this was the first bad news."""
         assert self._store is not None
         try:
-            self.first_to_fail = self._store.add("failures", 1) == 1
-            if self.first_to_fail:
-                self._store.set("failure", text)
-            return self.first_to_fail
+            first = self._store.add("failures", 1) == 1
+            if first:
+                self._store.set("failure", f"{code} {text}")
+            return first
         except RuntimeError:
             return False
 
@@ -134,9 +133,9 @@ class Watch:
         place = self._place() if stalled > min(10.0, self.stalled_seconds / 2) else ""
         store.set(f"sign {self.world.rank}", json.dumps([now, self._progress, stalled, place]))
         if store.check(["failure"]):
-            text = store.get("failure").decode()
+            code, _, text = store.get("failure").decode().partition(" ")
             if not text.startswith(f"rank {self.world.rank} "):
-                self._follow(text)
+                self._follow(text, int(code))
             return
         signs = [self._look(store, rank, now) for rank in range(self.world.size)]
         stalls = [stalled for _, stalled, _ in signs]
@@ -176,12 +175,15 @@ class Watch:
             print(f"bigtrain: error: {text}; all ranks end, {self.again}", file=sys.stderr, flush=True)
         self._end(FAILED)
 
-    def _follow(self, text: str) -> None:
-        """Another rank has said it already, unless this is the one that users look at."""
+    def _follow(self, text: str, code: int) -> None:
+        """Ends after another rank, whose error the first one tells: it is the one that users look at."""
         if self.world.is_first:
-            print(f"bigtrain: error: {text}; all ranks end, {self.again}", file=sys.stderr, flush=True)
+            if code == INTERRUPTED and self._closed.wait(SECONDS_TO_CLEAR_UP):
+                return  # it was interrupted too, has cleared up and says so itself
+            said = "interrupted" if code == INTERRUPTED else f"error: {text}; all ranks end, {self.again}"
+            print(f"bigtrain: {said}", file=sys.stderr, flush=True)
             time.sleep(2)  # so that the others find it here too
-        self._end(FAILED)
+        self._end(code)
 
     def _store_answers(self) -> bool:
         assert self._store is not None
@@ -200,3 +202,9 @@ def _store(world: World) -> dist.Store:
         world.tell(str(store.port))
         return store
     return dist.TCPStore(host, int(world.tell(None) or 0), is_master=False, timeout=seconds, wait_for_workers=False)
+
+
+def _code(error: BaseException) -> int:
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    return MISTAKE if isinstance(error, (ValueError, OSError)) else FAILED

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from bigtrain.cli.main import main
+from bigtrain.cli.pictures import open_pictures
 from tests.runs import ENVIRONMENT, ROOT, bigtrain
 from tests.unit.made_snapshot import made_snapshot
 from tests.unit.test_evaluate_command import GREY, pictures
@@ -78,6 +79,18 @@ def test_a_damaged_reference_is_one_line_of_all_ranks(shards, snapshot, tmp_path
     assert (result.returncode, result.stdout) == (2, "")
     (line,) = [line for line in result.stderr.splitlines() if "error" in line]
     assert f"{kept.name} is damaged" in line
+
+
+def test_an_image_that_another_rank_cannot_read_is_one_line(shards, tmp_path):
+    folder = Path(pictures(tmp_path / "pictures", [(16, 16)] * 12))
+    second = sorted(folder.iterdir())[open_pictures(str(folder), 16, 1)._order[1]]  # which rank 1 reads
+    second.write_bytes(second.read_bytes()[:60])
+    measured = ("--reference", shards, "--extractor", GREY, "--metrics", "fid", "--batch", 2, "--devices", 2)
+    result = bigtrain("evaluate", folder, *measured, timeout=120)
+    assert (result.returncode, result.stdout) == (2, "")
+    (line,) = [line for line in result.stderr.splitlines() if "error" in line]
+    assert "rank 1 failed" in line
+    assert f"{second.name}' cannot be measured" in line
 
 
 def test_so_many_processes_must_be_possible(snapshot, capsys):

@@ -146,25 +146,29 @@ def test_waiting_for_a_rank_that_works_is_no_standstill(two_ranks):
     assert two_ranks.run(keep_going) == [[], []]
 
 
-def fail_on_one() -> tuple[str, list[int], bool]:
+def fail_on_one(error: BaseException) -> tuple[str, list[int]]:
     ends: list[int] = []
     said, world = io.StringIO(), World()
     watch = Watch(world, end=ends.append)
-    with contextlib.redirect_stderr(said), contextlib.suppress(ValueError), watch:
+    with contextlib.redirect_stderr(said), contextlib.suppress(type(error)), watch:
         if world.rank == 1:
-            raise ValueError("its data is damaged")
+            raise error
         deadline = time.monotonic() + 20
         while not ends and time.monotonic() < deadline:
             time.sleep(0.1)
-    return said.getvalue(), ends, watch.first_to_fail
+    return said.getvalue(), ends
 
 
-def test_a_rank_that_fails_ends_the_others_with_its_message(two_ranks):
-    (said, ends, _), (_, own_ends, first) = two_ranks.run(fail_on_one)
-    assert ends
+@pytest.mark.parametrize("error", [ValueError("its data is damaged"), KeyboardInterrupt()])
+def test_a_rank_that_fails_ends_the_others_with_its_message(error, two_ranks):
+    """The first one tells it, and ends with its exit code."""
+    (said, ends), (unsaid, own_ends) = two_ranks.run(fail_on_one, error)
+    mistake = isinstance(error, ValueError)
+    assert set(ends) == {2 if mistake else 130}
     assert not own_ends
-    assert first
-    assert "rank 1 failed: its data is damaged" in said
+    assert not unsaid
+    line = "error: rank 1 failed: its data is damaged; all ranks end, the same command resumes"
+    assert said.splitlines()[0] == f"bigtrain: {line if mistake else 'interrupted'}"
 
 
 @pytest.mark.parametrize(

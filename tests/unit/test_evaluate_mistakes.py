@@ -173,6 +173,8 @@ MISTAKES = [
     (f"@/three {BY_GREY} --num 4", "--num (=4) is more than the 3 images"),
     *((f"@/run --batch {batch}", f"--batch (={batch}) must be at least 1") for batch in (-1, 0)),
     ("@/run --metrics fid,fdi", "metrics (=['fid', 'fdi']): ['fdi'] are unknown; valid are am, c2st"),
+    ("@/run --metrics fid --truncation 0.5,1 --plot a.png", "--plot (=a.png) draws curves: name fid and is"),
+    ("@/run --metrics fid,is --plot a.png", "two thresholds in --truncation"),
     ("@/run --metrics ,", "metrics (=[]): name one at least; valid are am, c2st"),
     ("@/run --metrics fid,is,fid", "fid is there twice; name each once"),
     ("@/three --reference @/shards --metrics recognition", "recognition needs samples with labels"),
