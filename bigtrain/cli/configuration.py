@@ -77,7 +77,13 @@ def instantiate(parser: ArgumentParser, config: Namespace) -> Namespace:
         raise root_mistake(error) from error
 
 
-def as_dict(parser: ArgumentParser, config: Namespace) -> dict[str, Any]:
-    """The whole configuration as plain data, without secrets and the names of the files that it came from."""
-    plain = redacted(yaml.safe_load(parser.dump(config, skip_unset=False)))
+def as_given(parser: ArgumentParser, config: Namespace) -> dict[str, Any]:
+    """The whole configuration as plain data, without the names of the files that it came from."""
+    plain = yaml.safe_load(parser.dump(config, skip_unset=False))
     return {key: value for key, value in plain.items() if key not in ("config", "run")}
+
+
+def as_dict(parser: ArgumentParser, config: Namespace) -> dict[str, Any]:
+    """The same without secrets, to be written and shown."""
+    without: dict[str, Any] = redacted(as_given(parser, config))
+    return without

@@ -31,7 +31,7 @@ def run(arguments: Sequence[str]) -> int:
 
     with contextlib.suppress(ImportError, OSError):  # a check will tell; the time that it takes is not that check's
         import torch  # noqa: F401, PLC0415
-    plan = Plan([f"--config={file}" for file in options.config] + rest)
+    plan = Plan(rest)
     if launched() and not is_first():
         return _beside(plan)
     checks = [check for check in CHECKS if plan.configured or not check.of_run]
@@ -50,11 +50,11 @@ def _parser() -> Parser:
     parser = Parser(
         prog="bigtrain doctor",
         description="Looks at this machine; with a configuration, at all that its run needs. A line a finding: ok, "
-        "warning or error, what was found, and the remedy. Exit code 1 if there is an error. Nothing is changed. Under "
+        "warning or error, what was found, and the remedy. Exit code 1 if there is an error. Nothing is changed: an "
+        "object that is written beside the shards is removed again. Under "
         "torchrun or srun all ranks take part.",
         usage="bigtrain doctor [--config FILE ...] [--run DIR] [dotted overrides, as of bigtrain fit] [--json]",
     )
-    parser.add_argument("--config", metavar="FILE", action="append", default=[], help="of the training; as of fit")
     parser.add_argument("--json", action="store_true", help="print the same as data")
     return parser
 

@@ -86,7 +86,7 @@ def check(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         train_extractor._parser().parse_args(rest[1:])
     else:
         assert verb == "evaluate"
-        evaluate._parser().parse_args(rest)
+        evaluate.parse(rest)
 
 
 @pytest.mark.parametrize("arguments", commands(page("README.md"), "bigtrain"), ids=" ".join)

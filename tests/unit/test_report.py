@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from bigtrain.cli.main import main
+from bigtrain.cli.report import pictures, scores
 from bigtrain.cli.report.charts import linear_ticks
 from bigtrain.cli.report.curves import thinned
 from bigtrain.cli.report.events import events_of
@@ -19,6 +20,8 @@ from bigtrain.cli.report.page import render
 from bigtrain.cli.report.pictures import Gallery, drawn, film
 from bigtrain.cli.report.run_records import RunRecords
 from bigtrain.cli.report.scores import measured
+from bigtrain.evaluation.metrics.path_length import PATH_METRICS
+from bigtrain.evaluation.table import METRICS
 from bigtrain.sampling.generate import Sampler, cycled
 from bigtrain.sampling.outputs import enlarged, picture
 from bigtrain.snapshots import load_snapshot
@@ -27,7 +30,6 @@ from tests.unit.made_snapshot import made_snapshot
 
 EVIL = "<script>alert(1)<b>"
 VOID = {"meta", "img", "input", "br", "link"}
-SELF_CLOSED = {"rect", "path", "circle"}
 
 
 class Read(HTMLParser):
@@ -225,6 +227,34 @@ def test_the_best_of_those_measured_alike_is_marked(copy):
     assert "2.5 lowest, at 0.32 kimg" in page.said
     assert "reference 999999999999" in page.said
     assert page.curves["fid60_full"] == [[0.16, 5.0], [0.32, 2.5], [0.48, 3.0]]
+
+
+def test_of_every_metric_it_is_known_what_is_better():
+    assert scores.LESS | scores.MORE | {"c2st"} == METRICS.keys() | PATH_METRICS.keys()
+    assert not scores.LESS & scores.MORE
+
+
+def test_the_best_snapshot_is_the_best_of_those_that_were_measured_alike(copy):
+    """fid_infinity is no FID, and one of fewer samples is another score."""
+    cards = sorted((copy / "snapshots").glob("*.json"))
+    measured = [("fid60_full", 4.0), ("fid60_full", 6.0), ("fid20_full", 9.0), ("fid20_full", 8.0)]
+    for path, one in zip(cards[-4:], measured, strict=True):
+        found = [score("fid_infinity60_full", -1.0, 0.1), score(*one, 0.1)]
+        path.write_text(json.dumps({**json.loads(path.read_text()), "scores": found}))
+    assert RunRecords(copy).best_card["name"] == cards[-1].stem
+    cards[-1].unlink()
+    cards[-2].unlink()
+    assert RunRecords(copy).best_card["name"] == cards[-4].stem
+
+
+def test_a_snapshot_that_cannot_be_read_costs_only_its_pictures(copy, monkeypatch):
+    shutil.rmtree(copy / "samples")
+    (copy / "samples").mkdir()
+    first, *_ = sorted((copy / "snapshots").glob("*.safetensors"))
+    first.write_bytes(b"damaged")
+    assert "<h2>Samples</h2>" in render(RunRecords(copy), sample=True)
+    monkeypatch.setattr(pictures.Gallery, "best", lambda _: (_ for _ in ()).throw(RuntimeError("CUDA out of memory")))
+    assert "<h2>Samples</h2>" in render(RunRecords(copy), sample=True)
 
 
 def test_truncation_curves_are_those_of_the_file(copy):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from bigtrain.cli.checks.finding import Finding, Line, error
 from bigtrain.cli.checks.plan import Plan
+from bigtrain.storage.secrets import redacted
 
 
 class Check(NamedTuple):
@@ -47,8 +48,8 @@ def examine(check: Check, plan: Plan) -> list[Line]:
     before = {line.found: line.check for line in plan.lines if line.level == "error"}
     lines = []
     for level, text, remedy in found:
-        said = " ".join(text.split())
-        lines.append(Line(level, check.name, f"as {before[said]} says" if said in before else said, remedy))
+        said = redacted(" ".join(text.split()))
+        lines.append(Line(level, check.name, f"as {before[said]} says" if said in before else said, redacted(remedy)))
     return lines
 
 

@@ -101,8 +101,9 @@ def driver(plan: Plan) -> list[Finding]:
     oldest = OLDEST_DRIVER.get(int(cuda.partition(".")[0]), ())
     if tuple(map(int, version.split("."))) < oldest:
         needed = ".".join(map(str, oldest))
+        found = warning if torch.cuda.is_available() else error  # with NVIDIA's compatibility package it may do
         return [
-            error(
+            found(
                 f"{version} is too old for CUDA {cuda} of torch {torch.__version__}, which needs {needed}",
                 "update the driver, or install a torch for an older CUDA",
             )
@@ -132,7 +133,10 @@ def _asked() -> dict[str, dict[str, str]]:
     if program is None:
         return {}
     query = [program, f"--query-gpu={','.join(_ASKED)}", "--format=csv,noheader"]
-    done = subprocess.run(query, capture_output=True, text=True, check=False, timeout=20)
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, check=False, timeout=20)
+    except subprocess.TimeoutExpired:
+        raise OSError("nvidia-smi does not answer in 20 s: look at dmesg for Xid") from None
     if done.returncode:
         return {}
     rows = [dict(zip(_ASKED, row, strict=False)) for row in csv.reader(done.stdout.splitlines(), skipinitialspace=True)]

@@ -18,7 +18,12 @@ NCCL_SHARED = GIB
 OPEN_FILES = 1024
 _PROCESS = 60 * MIB  # of one that decodes (see `ShardDataModule`)
 _INFINIBAND = Path("/sys/class/infiniband")
-_CGROUPS = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
+#: Which groups this process is in, and where they are; of a group: its bound, its use, and what of that can be dropped.
+OURS, GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
+_FILES = {
+    "": ("memory.max", "memory.current", "inactive_file"),
+    "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
 
 
 def memory(plan: Plan) -> list[Finding]:
@@ -41,13 +46,30 @@ def _available() -> tuple[int, str]:
     """Bytes, and whose bound that is: the machine's, or that of a container or job."""
     lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
     free = 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-    for limit, used in _CGROUPS:
-        bound, taken = (Path("/sys/fs/cgroup") / name for name in (limit, used))
-        if bound.exists() and (text := bound.read_text().strip()).isdigit():
-            left = int(text) - int(taken.read_text())
-            if left < free:
-                return left, "left by the container or job"
-    return free, "available"
+    left = min(_left_by_groups(), default=free)
+    return (left, "left by the container or job") if left < free else (free, "available")
+
+
+def _left_by_groups() -> list[int]:
+    """Bytes below each bound: a group is bound by those that it is in too."""
+    found = []
+    for line in OURS.read_text(encoding="utf-8").splitlines() if OURS.exists() else ():
+        _, controllers, path = line.split(":", 2)
+        for controller in set(controllers.split(",")) & _FILES.keys():
+            inside = GROUPS / controller / path.strip("/")
+            for group in (inside, *inside.parents):
+                if group.is_relative_to(GROUPS / controller):
+                    found += _left(group, *_FILES[controller])
+    return found
+
+
+def _left(group: Path, bound: str, used: str, droppable: str) -> list[int]:
+    """What has been read from files counts as used, though the kernel gives it up when it is needed."""
+    if not (group / bound).exists() or not (most := (group / bound).read_text().strip()).isdigit():
+        return []
+    lines = (group / "memory.stat").read_text(encoding="utf-8").splitlines()
+    cached = next((int(line.split()[1]) for line in lines if line.split()[0] == droppable), 0)
+    return [int(most) - int((group / used).read_text()) + cached]
 
 
 def shared_memory(plan: Plan) -> list[Finding]:
@@ -68,7 +90,8 @@ def limits(plan: Plan) -> list[Finding]:
     files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     found = [ok(f"{_limit(files)} open files")]
     if files != resource.RLIM_INFINITY and files < OPEN_FILES:
-        how = f"ulimit -n {OPEN_FILES * 64}" if most == resource.RLIM_INFINITY or most > OPEN_FILES else "ask root"
+        want = OPEN_FILES * 64 if most == resource.RLIM_INFINITY else min(most, OPEN_FILES * 64)
+        how = f"ulimit -n {want}" if want >= OPEN_FILES else "ask root"
         found = [error(f"{files} open files are too few: {OPEN_FILES}", f"{how} (docker run --ulimit nofile=65536)")]
     locked, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     infiniband = _INFINIBAND.is_dir() and any(_INFINIBAND.iterdir())

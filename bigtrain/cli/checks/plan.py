@@ -34,14 +34,14 @@ class Plan:
         self.lines: list[Line] = []
         if not arguments:
             return
-        from bigtrain.cli.configuration import as_dict, make_parser, parse  # noqa: PLC0415 (torch)
+        from bigtrain.cli.configuration import as_given, make_parser, parse  # noqa: PLC0415 (torch)
         from bigtrain.cli.fit import folder_of  # noqa: PLC0415
         from bigtrain.cli.settings import Cadences, Evaluation, GuardSettings  # noqa: PLC0415
 
         parser = make_parser()
         config = parse(parser, arguments)
         self.folder = Path(folder_of(config))
-        self.plain = plain = as_dict(parser, config)
+        self.plain = plain = as_given(parser, config)
         self.data: dict[str, Any] = plain["data"]
         self.compute = Compute(**plain["compute"])
         self.cadences = Cadences(**plain["cadences"])

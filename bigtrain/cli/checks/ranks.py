@@ -38,7 +38,8 @@ def all_reduce(plan: Plan) -> list[Finding]:
 
 def take_part(plan: Plan) -> None:
     """The same of a rank that does not report it."""
-    with contextlib.suppress(OSError):  # the first rank tells of it
+    with contextlib.suppress(OSError, ValueError):  # the first rank tells of it
+        plan.compute.layout()  # where that is wrong, the first rank does not come
         measured(Compute(plan.compute.accelerator), plan.lines)
 
 
@@ -84,6 +85,8 @@ def measured(compute: Compute, lines: Sequence[Line], seconds: float = SECONDS) 
     finally:
         _kill(process)
         atexit.unregister(_kill)
+    if os.environ.get("NCCL_DEBUG"):
+        sys.stderr.write(complaint)
     if process.returncode:
         raise OSError(f"failed: {(complaint.strip().splitlines() or ['without a word'])[-1]}")
     return json.loads(said) if said.strip() else {}

@@ -36,6 +36,8 @@ def run(arguments: Sequence[str]) -> int:
         options.accelerator, devices=options.devices, timeout_seconds=SECONDS, start_timeout_seconds=SECONDS
     )
     compute.apply()
+    answer = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # NCCL chats where NCCL_DEBUG asks for it
     started = launched()
     lines = json.loads(sys.stdin.read()) if started else []
     with ranks(compute, ["doctor", "all-reduce", *arguments]):
@@ -43,7 +45,7 @@ def run(arguments: Sequence[str]) -> int:
         found = measure(world, parallel.device)
         found["nodes"] = _gathered(world, lines if started and local_first() and not world.is_first else [])
         if world.is_first:
-            print(json.dumps(found))
+            print(json.dumps(found), file=answer, flush=True)
         world.leave()
     return 0
 

@@ -16,15 +16,22 @@ if TYPE_CHECKING:
 
 
 def weights(plan: Plan) -> list[Finding]:
-    """Of the configured extractor. Nothing is downloaded."""
-    from bigtrain.callbacks.scoring_base import TRAINED, Measurement  # noqa: PLC0415 (torch)
-    from bigtrain.evaluation.extractors.named import PUBLISHED, check_name  # noqa: PLC0415
+    """Of the configured extractor, and whether it can measure what is asked for. Nothing is downloaded."""
+    from bigtrain.callbacks.scoring import Scorer  # noqa: PLC0415 (torch)
+    from bigtrain.callbacks.scoring_base import TRAINED, Measurement  # noqa: PLC0415
+    from bigtrain.evaluation.extractors.named import PUBLISHED  # noqa: PLC0415
+    from bigtrain.evaluation.table import check_metrics, expanded  # noqa: PLC0415
+    from bigtrain.sampling.standing_stats import StandingStats  # noqa: PLC0415
 
     wanted = plan.evaluation
     if wanted is None:
         return [ok("none are needed (evaluation: null)")]
-    kind = Measurement(wanted.extractor, wanted.weights, wanted.protocol).kind
-    check_name(kind, "auto", "classifier")
+    check_metrics(expanded(wanted.metrics))
+    generator = plan.game.generator_network
+    if wanted.standing_stats is not None:
+        StandingStats(wanted.standing_stats, []).check(generator)
+    by = Measurement(wanted.extractor, wanted.weights, wanted.protocol)
+    kind = Scorer(plan.shards, generator.resolution, by).kind
     named = kind if kind.endswith(TRAINED) else wanted.weights
     if named is not None:
         return [_named(kind, named)]

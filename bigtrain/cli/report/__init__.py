@@ -21,10 +21,18 @@ def run(arguments: Sequence[str]) -> int:
     out = Path(options.out or Path(options.run) / "report.html")
     if out.is_dir() or not out.parent.is_dir():
         raise ValueError(f"--out (={str(out)!r}) must be a file in a folder that is there, such as report.html")
+    if options.scores is not None and options.truncation is not None:
+        raise ValueError(
+            f"--scores (={options.scores}) are shown instead of those that --truncation measures: name one"
+        )
     if options.truncation is not None:
-        kept = str(Path(options.run) / RunRecords.TRUNCATION)
-        metrics = ["--metrics", "fid,is", "--num", str(options.num), "--json", kept]
-        evaluate.run([options.run, "--truncation", options.truncation, *metrics])
+        measured = ["--truncation", options.truncation, "--metrics", "fid,is", "--num", str(options.num)]
+        best, kept = RunRecords(options.run).best_card, Path(options.run) / RunRecords.TRUNCATION
+        if best is None:
+            raise ValueError(f"{options.run!r} has no snapshot yet, whose samples could be measured by --truncation")
+        snapshot = Path(options.run) / "snapshots" / f"{best['name']}.safetensors"
+        if code := evaluate.run([str(snapshot), *measured, "--json", str(kept)]):
+            return code
     size = write(RunRecords(options.run, options.scores), out, sample=not options.records_only)
     print(f"{out}: {size / 1000:.0f} kB")
     return 0
@@ -42,7 +50,9 @@ def _parser() -> argparse.ArgumentParser:
         "--scores", metavar="FILE.json", help="scores at several truncations, as `bigtrain evaluate --json` wrote them"
     )
     parser.add_argument(
-        "--truncation", help="measure FID and IS at these thresholds, such as 0.3,0.5,1,none, and keep them in the run"
+        "--truncation",
+        help="measure FID and IS of the best snapshot at these thresholds, such as 0.3,0.5,1,none, and keep "
+        "them in the run",
     )
     parser.add_argument("--num", type=int, default=10000, help="samples at each of them (default %(default)s)")
     parser.add_argument(

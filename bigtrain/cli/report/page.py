@@ -7,10 +7,10 @@ import hashlib
 import logging
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -18,8 +18,9 @@ from bigtrain.cli.comparison import kind_of
 from bigtrain.cli.report import charts, curves, pictures, scores
 from bigtrain.cli.report.curves import Figure
 from bigtrain.cli.report.events import events_of, span
-from bigtrain.cli.report.run_records import Record, RunRecords
+from bigtrain.cli.report.run_records import Record, RunRecords, fid_of
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 #: Scores, the newest, in the list of all.
 MOST_SCORES: Final = 300
@@ -134,33 +135,39 @@ class Page:
         """None if no pictures are to be made, or cannot be."""
         if not (self.sample and self.card):
             return None
+        return self._tried(lambda: pictures.Gallery(self.run, self.card), None)
+
+    def _tried(self, make: Callable[[], T], instead: T) -> T:
+        """What the generator makes. Without it (a damaged file, a GPU that is full) there is a page all the same."""
         try:
-            return pictures.Gallery(self.run, self.card)
-        except (ValueError, OSError) as error:
+            return make()
+        except (ValueError, OSError, RuntimeError) as error:
             _log.warning("no samples can be made for the report: %s", error)
             self.sample = False
-            return None
+            return instead
 
     @cached_property
     def best(self) -> pictures.Shown | None:
-        return pictures.newest(self.run) if self.gallery is None else self.gallery.best()
+        gallery = self.gallery
+        made = None if gallery is None else self._tried(gallery.best, None)
+        return made or pictures.newest(self.run)
 
     @property
     def best_from(self) -> str:
-        if self.gallery is None:
+        if not (self.best and self.sample and self.gallery):
             return "The newest of the grids that the training has drawn."
-        chosen = "the snapshot with the lowest FID" if self.card["scores"] else "the newest snapshot"
+        chosen = "the snapshot with the lowest FID" if fid_of(self.card) else "the newest snapshot"
         return f"Made with {chosen}, at {self.card['images_seen'] / 1000:g} kimg."
 
     @cached_property
     def film(self) -> list[pictures.Frame]:
-        gallery = self.gallery  # whether snapshots can be loaded is known after this
-        return pictures.film(self.run, self.sample and gallery is not None)
+        possible = self.gallery is not None and self.sample  # (the first decides the second)
+        return self._tried(lambda: pictures.film(self.run, possible), [])
 
     @cached_property
     def class_rows(self) -> list[tuple[pictures.Row, float | None]]:
         """With the share of each class that is recognised, if that was measured."""
-        rows = self.gallery.by_class() if self.gallery else []
+        rows = self._tried(self.gallery.by_class, []) if self.gallery else []
         recognised = (s for s in self.card.get("scores", []) if kind_of(s["metric"]) == "recognition")
         told: list[float | None] = next((s["per_class"] for s in recognised if "per_class" in s), [])
         shares = dict(zip(self.card.get("classes", []), told, strict=False))
@@ -169,7 +176,8 @@ class Page:
     @cached_property
     def truncation_rows(self) -> list[pictures.Row]:
         found = scores.thresholds(self.run.sweep)
-        return self.gallery.by_truncation(found) if self.gallery and found else []
+        gallery = self.gallery
+        return self._tried(lambda: gallery.by_truncation(found), []) if gallery and found else []
 
     @property
     def truncation(self) -> list[charts.Chart]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from bigtrain.sampling.outputs import enlarged, grid_columns, picture
 from bigtrain.sampling.sheets import class_sheet, truncation_sheet
 from bigtrain.snapshots import load_snapshot
 
+_log = logging.getLogger(__name__)
 FRAMES: Final = 12  # moments of the film strip
 TALL: Final = 6  # samples in each
 CLASSES: Final = 20  # rows of the class sheet
@@ -125,11 +127,7 @@ def _num_classes(run: RunRecords) -> int:
 
 
 def film(run: RunRecords, sample: bool) -> list[Frame]:
-    """The first few samples in the course of training: from the grids, if there are two; else from the snapshots.
-
-    Raises:
-        ValueError: if a snapshot cannot be loaded.
-    """
+    """The first few samples in the course of training: from the grids, if there are two; else from the snapshots."""
     keys = grids(run)
     frames = []
     if len(keys) > 1 or not sample:
@@ -138,7 +136,11 @@ def film(run: RunRecords, sample: bool) -> list[Frame]:
             frames += [_frame(float(keys[i].removesuffix(".png")), tiles)] if tiles else []
         return frames
     for i in spread(len(run.cards), FRAMES):
-        images, _ = _sampler(run, run.cards[i])(range(TALL))
+        try:
+            images, _ = _sampler(run, run.cards[i])(range(TALL))
+        except (ValueError, OSError) as error:
+            _log.warning("a moment is left out of the report: %s", error)
+            continue
         frames.append(_frame(run.cards[i]["images_seen"] / 1000, _tiles(images)))
     return frames
 

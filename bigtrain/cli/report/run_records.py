@@ -11,9 +11,10 @@ from typing import Any, Final, NamedTuple
 
 import yaml
 
-from bigtrain.callbacks.records import Records
+from bigtrain.callbacks.records import Records, how_measured
 from bigtrain.checkpoints import Checkpoints
 from bigtrain.cli.run_folder import RunFolder
+from bigtrain.snapshots import FID
 from bigtrain.storage import Storage, is_remote
 from bigtrain.storage.secrets import redacted
 
@@ -103,9 +104,10 @@ class RunRecords:
 
     @property
     def best_card(self) -> Record | None:
-        """Of the snapshot with the lowest FID; of the newest, if none has been scored."""
-        scored = [(fid, card) for card in self.cards if (fid := _fid(card)) is not None]
-        return min(scored, key=lambda pair: pair[0])[1] if scored else (self.cards[-1] if self.cards else None)
+        """Of the snapshot with the lowest FID, among those measured as the newest was; of the newest, if none was."""
+        scored = [(fid, card) for card in self.cards if (fid := fid_of(card)) is not None]
+        alike = [(fid["value"], card) for fid, card in scored if how_measured(fid) == how_measured(scored[-1][0])]
+        return min(alike, key=lambda pair: pair[0])[1] if alike else (self.cards[-1] if self.cards else None)
 
     def setting(self, *keys: str) -> Any:
         """What the configuration says there; None if it says nothing."""
@@ -139,8 +141,9 @@ class RunRecords:
             raise ValueError(f"{str(path)!r} is not what `bigtrain evaluate --json` writes ({error})") from error
 
 
-def _fid(card: Record) -> float | None:
-    return next((score["value"] for score in card["scores"] if score["metric"].startswith("fid")), None)
+def fid_of(card: Record) -> Record | None:
+    """The FID that was measured of a snapshot, if it was."""
+    return next((score for score in card["scores"] if FID.match(score["metric"])), None)
 
 
 def _facts(storage: Storage) -> Record:

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from bigtrain.callbacks.records import how_measured
 from bigtrain.cli.comparison import kind_of
 from bigtrain.cli.report.curves import Figure, Series
 from bigtrain.cli.report.pictures import threshold_name
 from bigtrain.cli.report.run_records import Record
 
-#: Metrics of which less is better, and more; what is in neither has no best.
-LESS: Final = (
-    "fid",
-    "kid",
-    "kid_all",
-    "cmmd",
-    "mifid",
-    "intra_fid",
-    "fid_infinity",
-    "swd",
-    "ms_ssim",
-    "modes_kl",
-    "am",
-)
-MORE: Final = ("is", "precision", "recall", "density", "coverage", "vendi", "mode_score", "modes", "recognition", "cas")
+#: Metrics of which less is better, and more; of others (c2st is best at a half) none is.
+LESS = {"fid", "sfid", "kid", "kid_all", "cmmd", "mifid", "intra_fid", "fid_infinity", "swd", "ms_ssim", "am"}
+LESS |= {"modes_kl", "ndb", "retrieval", "ppl", "ppl_end", "ppl_linear"}
+MORE = {"is", "mis", "precision", "recall", "density", "coverage", "vendi", "mode_score", "modes", "recognition"}
+MORE |= {"cas", "support"}
 #: What is said of a protocol, in this order: its name in the records, and in words.
 PROVENANCE: Final = {
     "extractor": "extractor",
@@ -98,7 +88,7 @@ def measured(evaluation: Sequence[Record]) -> list[Measured]:
     """The records of evaluation.jsonl, by metric and protocol."""
     groups: dict[str, list[Record]] = {}
     for score in evaluation:
-        groups.setdefault(score["metric"] + json.dumps(score["protocol"], sort_keys=True), []).append(score)
+        groups.setdefault(how_measured(score), []).append(score)
     return [Measured(scores, aim_of(scores[0]["metric"])) for scores in groups.values()]
 
 
@@ -123,8 +113,13 @@ def truncation_figures(sweep: Sequence[Record]) -> list[Figure]:
         names = [threshold_name(score["truncation"]) for score in scores]
         if len(scores) > 1:
             points = [(float(i), score["value"]) for i, score in enumerate(scores)]
-            found.append(Figure(metric, [Series(metric, points)], "Over the truncation threshold.", names))
+            found.append(Figure(metric, [Series(metric, points)], _of_sweep(scores[-1]), names))
     return found
+
+
+def _of_sweep(score: Record) -> str:
+    at = "" if score.get("kimg") is None else f", at {score['kimg']:g} kimg"
+    return f"Over the truncation threshold. By {score['protocol']['extractor']}{at}."
 
 
 def thresholds(sweep: Sequence[Record]) -> list[float | None]:
