@@ -26,6 +26,8 @@ from bigtrain.storage.secrets import redacted
 _log = logging.getLogger(__name__)
 #: Rows with pictures that may wait for the service.
 MOST_PICTURES = 16
+#: For which the service is waited for at the end of a training that goes on later.
+MOST_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ class WandbRun(RunLogger):
         self.id = _kept(folder / "wandb-id", secrets.token_hex(4))
         self._mark = folder / "wandb-logged"
         #: The moment up to which all has been shown.
-        self.shown = int(_kept(self._mark, "-1"))
+        self.shown = _number(_kept(self._mark, "-1"))
+        self._room = threading.Semaphore(MOST_PICTURES)
         self._moment, self._row = self.shown, {}  # type: int, dict[str, Any]
         self._told: dict[str, Any] = {}
         self._tasks: queue.SimpleQueue[Callable[[Any], None] | None] = queue.SimpleQueue()
@@ -94,7 +97,9 @@ class WandbRun(RunLogger):
             self._row.update(metrics)
 
     def log_image(self, key: str, images: Sequence[Image], step: int) -> None:
-        if self._tasks.qsize() < MOST_PICTURES:  # otherwise the service does not answer, and pictures are large
+        if step <= self.shown or step < self._moment:
+            return
+        if self._room.acquire(blocking=False):  # otherwise the service does not answer, and pictures are large
             self.log_metrics({key: list(images), "kimg": step / 1000}, step)  # type: ignore[dict-item]
 
     def tell(self, facts: Mapping[str, Any]) -> None:
@@ -122,9 +127,11 @@ class WandbRun(RunLogger):
     def close(self, code: int = 0, preempted: bool = False) -> None:
         self._send()
         self._code, self._preempted = code, preempted
-        self._deadline = time.monotonic() + self.account.timeout_seconds
+        # A scheduler that preempts or requeues gives little time, and more important things are to be done in it.
+        seconds = min(self.account.timeout_seconds, MOST_SECONDS if preempted else float("inf"))
+        self._deadline = time.monotonic() + seconds
         self._tasks.put(None)
-        self._thread.join(self.account.timeout_seconds)
+        self._thread.join(seconds)
         if self._thread.is_alive():
             self._warn("does not answer, and was not waited for")
 
@@ -135,13 +142,18 @@ class WandbRun(RunLogger):
             self._tasks.put(lambda run: self._show(run, moment, row))
 
     def _show(self, run: Any, moment: int, row: dict[str, Any]) -> None:
-        self._mark.write_text(str(moment), encoding="utf-8")
         caption = f"{moment / 1000:g} kimg"
         shown = {
             name: [wandb.Image(picture, caption=caption) for picture in value] if isinstance(value, list) else value
             for name, value in row.items()
         }
-        run.log(shown, step=moment)
+        try:
+            run.log(shown, step=moment)
+        finally:
+            for value in row.values():
+                if isinstance(value, list):
+                    self._room.release()
+        _write(self._mark, str(moment))
 
     def _work(self) -> None:
         """What the thread does."""
@@ -214,10 +226,22 @@ class WandbRun(RunLogger):
 
 
 def _kept(path: Path, first: str) -> str:
-    """What is in a file, which is made with `first` in it if it is not there."""
-    if not path.exists():
-        path.write_text(first, encoding="utf-8")
+    """What is in a file, which is made with `first` in it if it is not there, or empty."""
+    if not (path.exists() and path.read_text(encoding="utf-8").strip()):
+        _write(path, first)
     return path.read_text(encoding="utf-8").strip()
+
+
+def _write(path: Path, text: str) -> None:
+    """All of it or nothing: a kill must not leave half a file."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def _number(text: str) -> int:
+    """-1 for what is none: all that was recorded is shown then, of which the service drops what it has."""
+    return int(text) if text.isdecimal() else -1
 
 
 def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

@@ -113,7 +113,7 @@ def _plan(source: str) -> tuple[str | None, str, Sections]:
 def _plan_of_run(source: str) -> tuple[str | None, str, Sections]:
     import yaml  # noqa: PLC0415
 
-    from bigtrain.cli.loggers import recorded  # noqa: PLC0415 (torch: only when there is a run)
+    from bigtrain.cli.loggers import TRUNCATION, recorded  # noqa: PLC0415 (torch: only when there is a run)
     from bigtrain.cli.run_folder import RunFolder  # noqa: PLC0415
 
     folder = RunFolder(source)
@@ -123,6 +123,8 @@ def _plan_of_run(source: str) -> tuple[str | None, str, Sections]:
     names = {name for _, numbers in recorded(folder) for name in numbers}
     if any((folder.path / "samples").glob("*.png")):
         names.add("samples")
+    if (folder.path / TRUNCATION).exists():
+        names.add("truncation")
     return settings.get("entity"), settings["project"], panels_of(names)
 
 

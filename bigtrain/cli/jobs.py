@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bigtrain.callbacks.records import Records
-from bigtrain.runtime.compute import under_slurm
+from bigtrain.runtime.compute import slurm_job, under_slurm
 
 SECONDS_TO_ANSWER = 20.0
 #: Of a job that is to run or runs.
@@ -35,7 +35,7 @@ class Jobs:
         """Tells that the training begins or goes on from there."""
         slurm: dict[str, Any] = {}
         if under_slurm():
-            slurm = {"job": os.environ.get("SLURM_JOB_ID"), "nodes": os.environ.get("SLURM_JOB_NODELIST")}
+            slurm = {"job": slurm_job(), "nodes": os.environ.get("SLURM_JOB_NODELIST")}
             slurm["slurm_restart"] = int(os.environ.get("SLURM_RESTART_COUNT", "0"))  # unset the first time
         self._append("started", images_seen=images_seen, total_images=total_images, processes=processes, **slurm)
 

@@ -18,6 +18,9 @@ from bigtrain.cli.settings import WandB
 from bigtrain.data.shard_set import ShardSet
 from bigtrain.runtime.environment import versions
 
+#: Of a run: the curves over the truncation that were shown.
+TRUNCATION = "truncation.png"
+
 
 def recorded(folder: RunFolder) -> list[tuple[int, dict[str, float]]]:
     """The moments of which a run has records, the oldest first, and what each of these shows."""
@@ -86,6 +89,7 @@ def show_curves(run: str, curves: bytes) -> None:
         rows = recorded(folder)
         last = rows[-1][0] if rows else 0
         loggers = make_loggers(folder, WandB(**wandb) if wandb else None, tensorboard, last)
+        (folder.path / TRUNCATION).write_bytes(curves)
         _show(loggers, last, Image.open(io.BytesIO(curves)))
 
 

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from bigtrain.storage.secrets import redacted  # noqa: PLC0415 (obstore: only when there is something to hide)
 
         print(f"bigtrain: error: {redacted(' '.join(str(error).split()))}", file=sys.stderr)
-        return 2
+        return getattr(error, "exit_code", 2)
 
 
 def _help() -> str:

@@ -17,6 +17,7 @@ from bigtrain.runtime.compute import Compute, launched
 from bigtrain.runtime.watch import INTERRUPTED, MISTAKE, Watch
 from bigtrain.runtime.world import World
 from bigtrain.snapshots import Snapshot, load_snapshot
+from bigtrain.storage.secrets import redacted
 
 #: In which a batch, a metric, or the upload of what was made must be done.
 SECONDS: Final = 1800.0
@@ -78,7 +79,7 @@ def _on_many(compute: Compute, arguments: Sequence[str], action: Callable[[Rank]
         world, parallel = join(make_trainer(compute, Path()), compute)
         if not world.is_first:
             logging.disable(logging.WARNING)  # what all find out, the first one says
-        watch = Watch(world, SECONDS, again="give the command again")
+        watch = Watch(world, SECONDS, again="give the command again", clean=redacted)
         try:
             with watch:
                 action(Rank(world, parallel.device, watch))

@@ -11,7 +11,14 @@ from bigtrain.cli.training import Training
 from bigtrain.runtime.compute import Compute
 from bigtrain.runtime.launch import join, make_trainer
 from bigtrain.runtime.signals import leave
-from bigtrain.runtime.watch import MISTAKE, Watch
+from bigtrain.runtime.watch import FAILED, MISTAKE, Watch
+from bigtrain.storage.secrets import redacted
+
+
+class LostError(OSError):
+    """A connection that a training has used is lost: no mistake, and the same command may well go on."""
+
+    exit_code = FAILED
 
 
 def run(folder: RunFolder, built: Any, config: dict[str, Any]) -> int:
@@ -26,7 +33,7 @@ def run(folder: RunFolder, built: Any, config: dict[str, Any]) -> int:
     compute.apply()
     trainer = make_trainer(compute, folder.path)
     world, parallel = join(trainer, compute)
-    watch = Watch(world, compute.timeout_seconds, compute.start_timeout_seconds)
+    watch = Watch(world, compute.timeout_seconds, compute.start_timeout_seconds, clean=redacted)
     try:
         with watch:
             training = Training(folder, built, config, world, parallel, watch)
@@ -38,10 +45,10 @@ def run(folder: RunFolder, built: Any, config: dict[str, Any]) -> int:
         if code > 128:
             leave(code - 128, world)
         return code
-    except (ValueError, OSError):
+    except (ValueError, OSError) as error:
         if world.is_first:
             raise
-        return MISTAKE  # the first one tells it
+        return getattr(error, "exit_code", MISTAKE)  # the first one tells it
 
 
 def _train(training: Training, trainer: Trainer) -> int:
@@ -50,7 +57,15 @@ def _train(training: Training, trainer: Trainer) -> int:
     jobs = training.folder.jobs if training.world.is_first else None
     if jobs is not None:
         jobs.started(clock.images_seen, total, training.world.size)
-    code = training.train(trainer)
-    if jobs is not None:
-        jobs.stopped(clock.images_seen, code)
+    code, begun = MISTAKE, clock.images_seen
+    try:
+        code = training.train(trainer)
+    except ConnectionError as error:
+        if clock.images_seen == begun:
+            raise
+        code = FAILED
+        raise LostError(str(error)) from error
+    finally:
+        if jobs is not None:
+            jobs.stopped(clock.images_seen, code)
     return code

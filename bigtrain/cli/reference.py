@@ -24,12 +24,15 @@ def reference_shards(url: str | None, snapshot: Snapshot | None, resolution: int
     from bigtrain.data.manifest import MANIFEST_KEY, Manifest  # noqa: PLC0415
     from bigtrain.data.shard_set import ShardSet  # noqa: PLC0415
     from bigtrain.storage import Storage  # noqa: PLC0415
+    from bigtrain.storage.secrets import HIDDEN  # noqa: PLC0415
 
     url = url or (snapshot.card.config.get("data", {}).get("url") if snapshot else None)
     if url is None:
         raise ValueError("--reference URL is needed: the shards of real images to compare with")
     if not isinstance(url, str):
         raise ValueError(f"--reference URL is needed: the run was trained on a mixture, {', '.join(url)}; name one")
+    if HIDDEN in url:
+        raise ValueError(f"--reference URL is needed: the run's data.url (={url!r}) had a secret, which is not kept")
     storage = Storage(url)
     if not storage.exists(MANIFEST_KEY):
         raise ValueError(

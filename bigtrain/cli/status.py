@@ -87,7 +87,7 @@ def _job(folder: RunFolder) -> dict[str, Any] | None:
 
 def _speed(throughput: Sequence[dict[str, Any]]) -> float | None:
     """Images per second, with all that comes between the steps."""
-    recent = throughput[-RECENT:]
+    recent = [record for record in throughput[-RECENT:] if "seconds" in record]  # older runs do not tell
     seconds = sum(record["seconds"] for record in recent)
     return sum(record["images_per_second"] * record["seconds"] for record in recent) / seconds if seconds else None
 

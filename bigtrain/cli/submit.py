@@ -31,7 +31,7 @@ def run(arguments: Sequence[str]) -> int:
     kind, *rest = arguments if arguments and arguments[0] in KINDS else ("train", *arguments)
     make, _ = KINDS[kind]
     options, handed_on = _parser(kind).parse_known_args(joined(rest))
-    check_words(handed_on)
+    check_words([*handed_on, *getattr(options, "over", ())])
     given = sbatch_options(options)
     submissions = make(options, handed_on)
     variables = container_variables(options, submissions[0].folders)
@@ -91,7 +91,7 @@ def _command(submission: Submission, given: Sequence[str], after: str | None) ->
 
 def _submit(submission: Submission, given: Sequence[str], variables: Mapping[str, str], after: str | None) -> str:
     """The number of the job."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SBATCH_"))}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
     environment |= {name: value for name, value in os.environ.items() if name == "SLURM_CONF"}
     environment |= {**variables, **submission.variables}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', os.defpath)}"

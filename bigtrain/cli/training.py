@@ -39,6 +39,7 @@ from bigtrain.runtime.signals import Agreement, StopRequest
 from bigtrain.runtime.watch import Watch
 from bigtrain.runtime.world import World
 from bigtrain.snapshots import Card
+from bigtrain.storage.secrets import redacted
 
 
 class Training:
@@ -111,7 +112,7 @@ class Training:
         try:
             code = self._train(trainer)
         finally:
-            for logger in self.loggers:
+            for logger in self.__dict__.get("loggers", []):  # none is begun only to be ended
                 logger.close(code, preempted=code > 128)
         return code
 
@@ -266,7 +267,7 @@ class Training:
 
 
 def _say(text: str) -> None:
-    print(f"bigtrain: {text}", file=sys.stderr)
+    print(f"bigtrain: {redacted(text)}", file=sys.stderr)
 
 
 def check_fit(network: Generator, shards: ShardSet) -> None:

@@ -97,6 +97,12 @@ def under_slurm(environ: Mapping[str, str] = os.environ) -> bool:
     return "SLURM_PROCID" in environ and environ.get("SLURM_JOB_NAME") not in ("bash", "interactive")
 
 
+def slurm_job(environ: Mapping[str, str] = os.environ) -> str | None:
+    """SLURM's name of the job around this process; of an array's task its own: one of them has the array's number."""
+    array = environ.get("SLURM_ARRAY_JOB_ID")
+    return f"{array}_{environ['SLURM_ARRAY_TASK_ID']}" if array else environ.get("SLURM_JOB_ID")
+
+
 def _started(environ: Mapping[str, str]) -> tuple[int, int]:
     """Nodes and processes a node of the launcher that started this process; zeros if there is none."""
     if "TORCHELASTIC_RUN_ID" in environ:

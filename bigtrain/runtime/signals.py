@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
@@ -10,6 +9,7 @@ import sys
 import time
 from types import FrameType
 
+from bigtrain.runtime.compute import slurm_job
 from bigtrain.runtime.world import World
 
 SECONDS_BETWEEN_AGREEMENTS, MOST_STEPS = 1.0, 64
@@ -83,13 +83,20 @@ def leave(number: int, world: World) -> None:
     take the others with it. Others than SLURM are content with an end; so is, before the time limit, a job's script
     (slurm/train.sbatch) whose container knows nothing of SLURM's commands.
     """
-    job = os.environ.get("SLURM_JOB_ID")
+    job = slurm_job()
     if job is None or number not in (signal.SIGUSR1, signal.SIGTERM):
         return
     if number == signal.SIGUSR1 and shutil.which("scontrol") is None:
         return
-    if number == signal.SIGUSR1 and world.is_first:
-        subprocess.run(["scontrol", "requeue", job], check=False, timeout=60)
+    if number == signal.SIGUSR1 and world.is_first and not _requeued(job):
+        return  # the script tries it too
     if world.is_first:
         print("bigtrain: saved; waiting to be ended by SLURM", file=sys.stderr, flush=True)
     time.sleep(SECONDS_TO_BE_ENDED)
+
+
+def _requeued(job: str) -> bool:
+    try:
+        return subprocess.run(["scontrol", "requeue", job], check=False, timeout=60).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False

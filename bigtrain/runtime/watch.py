@@ -34,6 +34,7 @@ class Watch:
         dead_seconds: without a sign, after which a rank is dead.
         again: what a user can do when all have ended.
         end: ends the process; a test may do otherwise.
+        clean: takes secrets out of what is told to the others.
     """
 
     def __init__(
@@ -44,9 +45,10 @@ class Watch:
         dead_seconds: float = 30.0,
         again: str = "the same command resumes",
         end: Callable[[int], None] = os._exit,
+        clean: Callable[[str], str] = str,
     ) -> None:
         self.world, self.dead_seconds, self._end, self.again = world, dead_seconds, end, again
-        self.stalled_seconds, self.start_seconds = stalled_seconds, start_seconds
+        self.stalled_seconds, self.start_seconds, self._clean = stalled_seconds, start_seconds, clean
         self._main = threading.main_thread().ident or 0
         self._progress, self._since = 0, time.monotonic()
         self._closed = threading.Event()
@@ -93,7 +95,7 @@ class Watch:
         if isinstance(error, RuntimeError):  # of a collective, perhaps
             self.dead_seconds = min(self.dead_seconds, 5.0)
             time.sleep(self.dead_seconds + 15)  # in which the thread ends this process, if another one is gone
-        text = " ".join(str(error).split()) or type(error).__name__
+        text = self._clean(" ".join(str(error).split())) or type(error).__name__
         self._announce(f"rank {self.world.rank} failed: {text}", _code(error))
 
     def _announce(self, text: str, code: int = FAILED) -> bool:
@@ -207,4 +209,6 @@ def _store(world: World) -> dist.Store:
 def _code(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
+    if (code := getattr(error, "exit_code", None)) is not None:
+        return int(code)
     return MISTAKE if isinstance(error, (ValueError, OSError)) else FAILED

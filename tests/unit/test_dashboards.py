@@ -155,6 +155,9 @@ def test_curves_over_the_truncation_are_shown_where_the_run_is(run, digits, caps
     (row,) = rows(records(newest))
     assert row["truncation"]["_type"] == "images/separated"
     assert row["_step"] == 481
+    capsys.readouterr()
+    assert main(["dashboard", str(run), "--dry-run"]) == 0
+    assert json.loads(capsys.readouterr().out)["sections"]["Scores"]["truncation"] == ["truncation"]
     assert main(["evaluate", str(run), "--show"]) == 2
     assert "--show" in capsys.readouterr().err
 

@@ -9,6 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -114,6 +115,28 @@ def test_a_lost_process_is_worth_a_try_and_a_mistake_is_not(notes, code, retry_a
     if requeued:
         assert notes()[1][1] == ["requeue", "12"]
         assert f"exit code {code}; back into the queue" in done.stderr
+
+
+def test_not_for_ever_and_one_task_does_not_take_its_array_with_it(notes):
+    lost = {"CODE_srun": 1, "BIGTRAIN_RETRY_AFTER": 0}
+    script("train", **lost, SLURM_RESTART_COUNT=20)
+    script("train", **lost, SLURM_RESTART_COUNT=19, SLURM_ARRAY_JOB_ID=12, SLURM_ARRAY_TASK_ID=3)
+    assert [(name, said) for name, said, _ in notes() if name != "srun"] == [("scontrol", ["requeue", "12_3"])]
+
+
+@pytest.mark.parametrize("name", ["evaluate", "build_shards"])
+def test_what_is_interrupted_waits_to_be_put_back(name, notes):
+    begun = time.monotonic()
+    assert script(name, "x", CODE_srun=130, BIGTRAIN_WAIT="0.5").returncode == 130
+    assert time.monotonic() - begun > 0.5
+
+
+def test_a_requeue_that_fails_is_left_to_the_script(notes, monkeypatch):
+    for key, value in (("SLURM_ARRAY_JOB_ID", "12"), ("SLURM_ARRAY_TASK_ID", "3"), ("CODE_scontrol", "1")):
+        monkeypatch.setenv(key, value)
+    monkeypatch.setattr(signals.time, "sleep", lambda _: pytest.fail("it waits"))
+    signals.leave(signal.SIGUSR1, World())
+    assert [said for _, said, _ in notes()] == [["requeue", "12_3"]]
 
 
 @pytest.mark.parametrize(("there", "called"), [(True, ["scontrol"]), (False, [])])
@@ -281,7 +304,7 @@ def test_arrays(notes, tmp_path, monkeypatch, capsys):
 def test_what_is_submitted_is_told_and_noted(notes, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for name, value in (("SLURM_NODELIST", "n9"), ("SBATCH_ACCOUNT", "you"), ("SLURM_CONF", "/slurm.conf")):
-        monkeypatch.setenv(name, value)  # the first two: of a job from within which one submits
+        monkeypatch.setenv(name, value)  # the first one: of a job from within which one submits
     monkeypatch.setenv("SAYS", "12;cluster")
     assert main(["submit", *FIT, "--run", "runs/a b"]) == 0
     assert capsys.readouterr().out.splitlines() == [
@@ -295,7 +318,7 @@ def test_what_is_submitted_is_told_and_noted(notes, tmp_path, monkeypatch, capsy
     ((name, _, environment),) = notes()
     assert name == "sbatch"
     assert environment.pop("OMP_NUM_THREADS", "1")
-    assert environment == {"SLURM_CONF": "/slurm.conf"}
+    assert environment == {"SLURM_CONF": "/slurm.conf", "SBATCH_ACCOUNT": "you"}
     (event,) = Jobs(tmp_path / "runs/a b/jobs.jsonl").read()
     assert (event["event"], event["job"], event["log"]) == ("submitted", "12", "runs/a b/slurm-12.log")
     monkeypatch.setenv("CODE_sbatch", "1")

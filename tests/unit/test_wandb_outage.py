@@ -10,6 +10,7 @@ import pytest
 import wandb
 from PIL import Image
 
+from bigtrain.callbacks import wandb_run
 from bigtrain.callbacks.wandb_run import Account, WandbRun
 from tests.unit.wandb_file import records, rows
 
@@ -130,3 +131,27 @@ def test_what_was_recorded_and_not_shown_is_shown_first(tmp_path, monkeypatch):
     logger.close()
     assert broken.shown == [6, 8, 10]
     assert (tmp_path / "wandb-logged").read_text() == "10"
+
+
+@pytest.mark.parametrize("left", ["", "12 \0\0", "x"])
+def test_marks_that_were_cut_short_do_not_end_a_run(left, tmp_path, monkeypatch):
+    broken = Broken()
+    monkeypatch.setattr(wandb, "init", lambda **_: broken)
+    for name in ("wandb-id", "wandb-logged"):
+        (tmp_path / name).write_text("" if name == "wandb-id" else left)
+    logger = WandbRun(tmp_path, Account("tests", "name"), {}, [(2, {"kimg": 0.002})])
+    logger.close()
+    assert len(logger.id) == 8
+    assert broken.shown == [2]
+
+
+def test_a_training_that_goes_on_later_waits_only_shortly(tmp_path, monkeypatch, caplog):
+    """More important things are to be done before a scheduler ends it."""
+    answer = threading.Event()
+    monkeypatch.setattr(wandb, "init", lambda **_: answer.wait(600))
+    monkeypatch.setattr(wandb_run, "MOST_SECONDS", 0.1)
+    logger = make(tmp_path, timeout_seconds=600)
+    logger.close(138, preempted=True)
+    assert not answer.is_set()
+    assert "does not answer" in warnings(caplog)[-1]
+    answer.set()
