@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from bigtrain.cli.checks.sizes import existing
 from bigtrain.cli.run_folder import RunFolder
 from bigtrain.cli.slurm_options import layout, pattern_of
 from bigtrain.storage import is_remote
@@ -110,14 +111,13 @@ def evaluate(options: argparse.Namespace, arguments: list[str]) -> list[Submissi
         _check_one_process(options)
     else:
         parsed = verb.parse(arguments)
-        named = [*parsed.source, parsed.reference]
+        named = [*parsed.source, parsed.reference, parsed.weights, parsed.json, parsed.table, parsed.plot]
         if parsed.devices is not None:
             raise ValueError(f"--devices (={parsed.devices}) is not for SLURM: say --gpus-per-node and --nodes")
-    folders = [Path.cwd(), *(Path(one) for one in named if one and not is_remote(one) and Path(one).is_dir())]
     nodes, processes = layout(options)
     what = f"scores, nodes: {nodes}, processes on each: {processes}"
     tasks = [f"--ntasks-per-node={processes}"]
-    return [Submission("evaluate.sbatch", what, arguments, Path.cwd(), tasks, folders=folders)]
+    return [Submission("evaluate.sbatch", what, arguments, Path.cwd(), tasks, folders=_folders(named))]
 
 
 def shards(options: argparse.Namespace, arguments: list[str]) -> list[Submission]:
@@ -130,7 +130,7 @@ def shards(options: argparse.Namespace, arguments: list[str]) -> list[Submission
     if parsed["part"] is not None:
         raise ValueError("--part is each task's own: --parts N says how many there are")
     here = Path.cwd()
-    folders = [here, *(Path(parsed[name]) for name in ("source", "dest") if Path(parsed[name]).is_dir())]
+    folders = _folders([parsed["source"], parsed["dest"]])
     build = Submission(
         "build_shards.sbatch",
         f"shards {parsed['dest']}, tasks: {count}",
@@ -168,6 +168,13 @@ def _checked(options: argparse.Namespace, arguments: Sequence[str]) -> tuple[Run
     except ValueError as error:
         raise ValueError(f"for --nodes (={nodes}) with {processes} processes each: {error}") from error
     return run, [Path(str(file)).parent for file in config.config or []]
+
+
+def _folders(named: Sequence[str | None]) -> list[Path]:
+    """Where paths lie, and what is still to be written: the nearest folders that are there; and the present one."""
+    local = [Path(one) for one in named if one and not is_remote(one)]
+    found = (existing(path.absolute()) for path in local if path.exists() or path.parent != Path())
+    return [Path.cwd(), *(folder for folder in found if folder != Path(folder.anchor))]
 
 
 def _named(arguments: Sequence[str]) -> bool:
