@@ -63,7 +63,7 @@ def test_what_is_not_there_is_one_line(
         (snapshot, f"{bucket}/nowhere.npz", "nowhere.npz"),
         (f"{bucket}/nowhere", str(shards), "nowhere"),
         (f"{bucket}/nowhere.zip", str(shards), "nowhere.zip"),
-        (f"{bucket}/snapshots/nowhere.safetensors", str(shards), "nowhere.safetensors"),
+        (f"{bucket}/snapshots/nowhere.safetensors", str(shards), "nowhere.json"),
     ]
     for source, reference, said in cases:
         capsys.readouterr()

@@ -99,6 +99,11 @@ class Plan:
             raise self._opened
         return self._opened
 
+    @property
+    def reachable(self) -> bool:
+        """Whether there are shards."""
+        return not isinstance(self._opened, Exception)
+
     @cached_property
     def _opened(self) -> ShardSet | Exception:
         from bigtrain.data.manifest import Manifest  # noqa: PLC0415

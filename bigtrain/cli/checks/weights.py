@@ -19,7 +19,7 @@ def weights(plan: Plan) -> list[Finding]:
     """Of the configured extractor, and whether it can measure what is asked for. Nothing is downloaded."""
     from bigtrain.callbacks.scoring import Scorer  # noqa: PLC0415 (torch)
     from bigtrain.callbacks.scoring_base import TRAINED, Measurement  # noqa: PLC0415
-    from bigtrain.evaluation.extractors.named import PUBLISHED  # noqa: PLC0415
+    from bigtrain.evaluation.extractors.named import PUBLISHED, check_name  # noqa: PLC0415
     from bigtrain.evaluation.table import check_metrics, expanded  # noqa: PLC0415
     from bigtrain.sampling.standing_stats import StandingStats  # noqa: PLC0415
 
@@ -31,7 +31,10 @@ def weights(plan: Plan) -> list[Finding]:
     if wanted.standing_stats is not None:
         StandingStats(wanted.standing_stats, []).check(generator)
     by = Measurement(wanted.extractor, wanted.weights, wanted.protocol)
-    kind = Scorer(plan.shards, generator.resolution, by).kind
+    kind = by.kind
+    check_name(kind, "auto", "classifier")
+    if plan.reachable:  # otherwise another check tells why not
+        Scorer(plan.shards, generator.resolution, by)
     named = kind if kind.endswith(TRAINED) else wanted.weights
     if named is not None:
         return [_named(kind, named)]

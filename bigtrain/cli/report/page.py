@@ -167,7 +167,8 @@ class Page:
     @cached_property
     def class_rows(self) -> list[tuple[pictures.Row, float | None]]:
         """With the share of each class that is recognised, if that was measured."""
-        rows = self._tried(self.gallery.by_class, []) if self.gallery else []
+        none: list[pictures.Row] = []
+        rows = self._tried(self.gallery.by_class, none) if self.gallery else none
         recognised = (s for s in self.card.get("scores", []) if kind_of(s["metric"]) == "recognition")
         told: list[float | None] = next((s["per_class"] for s in recognised if "per_class" in s), [])
         shares = dict(zip(self.card.get("classes", []), told, strict=False))

@@ -61,12 +61,16 @@ def _scheme(name: str) -> tuple[str, str]:
     scheme, colon, rest = name.partition(":")
     if scheme in _SCHEMES and colon and not Path(name).exists():
         return scheme, rest
+    if is_remote(name) and name.lower().endswith(".zip"):
+        return "", name
     if is_remote(name) or name.endswith(".tar") or "{" in name:
         return ("", name) if Path(name).is_dir() else ("shards", name)
     return ("shards", name) if Path(name).is_dir() and is_shards(Path(name)) else ("", name)
 
 
 def _files(name: str, channels: int | None, subfolder: str | None, unlabelled: bool) -> Source:
+    if is_remote(name):
+        return Zip(name, subfolder, channels, unlabelled)
     path = Path(name)
     if path.is_dir():
         return Folder(path, subfolder, channels, unlabelled)

@@ -1,4 +1,4 @@
-"""A zip of images, read in place."""
+"""A zip of images, read in place, also in an object store."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any
 
 from bigtrain.data.images import UnusableImageError
 from bigtrain.data.sources.base import Skip
+from bigtrain.data.sources.remote import opened
 from bigtrain.data.sources.trees import Entry, Tree
+from bigtrain.storage import is_remote
 
 _ENCRYPTED = 0x1
 
@@ -24,7 +26,7 @@ class Zip(Tree):
 
     kind = "zip"
 
-    def __init__(self, path: Path, subfolder: str | None, channels: int | None, unlabelled: bool) -> None:
+    def __init__(self, path: Path | str, subfolder: str | None, channels: int | None, unlabelled: bool) -> None:
         self._path = path
         self._prefix = f"{subfolder.strip('/')}/" if subfolder else ""
         self._archive: zipfile.ZipFile | None = None
@@ -49,7 +51,7 @@ class Zip(Tree):
     def _open(self) -> zipfile.ZipFile:
         if self._archive is None:
             try:
-                self._archive = zipfile.ZipFile(self._path)
+                self._archive = zipfile.ZipFile(opened(str(self._path)) if is_remote(str(self._path)) else self._path)
             except zipfile.BadZipFile as error:
                 raise ValueError(f"{self._path}: is no zip, or a damaged one: {error}") from error
         return self._archive
