@@ -279,6 +279,7 @@ def test_truncation_curves_can_be_measured(copy):
 
 
 def test_events(copy):
+    (copy / "jobs.jsonl").unlink()  # as older runs are
     start = lines(copy, "throughput.jsonl")[-1]["time"]
     after = {"images_seen": 512, "kimg": 0.512, "images_per_second": 16.0, "seconds_per_kimg": 62.5, "seconds": 2.0}
     trouble = {"data/retries": 2, "data/substitutions": 0, "data/reads": 5}
