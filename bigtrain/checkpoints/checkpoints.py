@@ -66,7 +66,7 @@ class Checkpoints:
         Raises:
             ValueError, FileNotFoundError: if they cannot be read.
         """
-        return dict(json.loads(self.storage.read(f"{name}/{FACTS}"))["facts"])
+        return self._folders.facts(name)
 
     def remove_after(self, name: str) -> None:
         """Removes all that are newer than the one of that name. On rank 0, while nothing is written."""

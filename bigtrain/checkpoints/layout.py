@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from bigtrain.storage import Storage
 
@@ -48,6 +49,14 @@ class Folders:
     def complete(self) -> list[str]:
         """Names of those that count, oldest first."""
         return _ours(key.split("/")[0] for key, _ in self.storage.list() if key.endswith(f"/{MARKER}"))
+
+    def facts(self, name: str) -> dict[str, Any]:
+        """The facts of one, without a look at its tensors.
+
+        Raises:
+            ValueError, FileNotFoundError: if they cannot be read.
+        """
+        return dict(json.loads(self.storage.read(f"{name}/{FACTS}"))["facts"])
 
     def all(self) -> list[str]:
         """Names of all, oldest first, also of those that hold nothing but what a kill left of a file."""

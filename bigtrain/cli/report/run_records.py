@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import yaml
 
 from bigtrain.callbacks.records import Records, how_measured
-from bigtrain.checkpoints import Checkpoints
+from bigtrain.checkpoints.layout import Folders
 from bigtrain.cli.run_folder import RunFolder
 from bigtrain.snapshots import FID
 from bigtrain.storage import Storage, is_remote
@@ -148,10 +148,10 @@ def fid_of(card: Record) -> Record | None:
 
 def _facts(storage: Storage) -> Record:
     """Of the newest checkpoint; nothing if there is none, or it has just been taken away by a training that goes on."""
-    checkpoints = Checkpoints(storage)
-    for name in reversed(checkpoints.names()):
+    folders = Folders(storage, 1)  # not `Checkpoints`, which all ranks make: one of them writes a report
+    for name in reversed(folders.complete()):
         try:
-            return checkpoints.facts(name)
+            return folders.facts(name)
         except (ValueError, KeyError, FileNotFoundError):
             continue
     return {}
