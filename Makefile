@@ -12,8 +12,13 @@ BENCHMARKS := $(filter-out %/__init__.py,$(wildcard tests/benchmarks/*.py))
 
 .DEFAULT_GOAL := help
 FASHION := dcgan sngan wgangp sagan progan biggan
+# What makes images, and their name; what bigtrain can do in them, and under which Python.
+DOCKER ?= docker
+IMAGE ?= bigtrain
+EXTRAS := hf aws video onnx tensorboard dashboard
+IMAGE_PYTHON := 3.11
 
-.PHONY: help install lint format test test-all benchmarks quickstart fashion
+.PHONY: help install lint format test test-all benchmarks lock image quickstart fashion
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1 \2/p' $(MAKEFILE_LIST) | while read -r name text; do \
@@ -46,6 +51,23 @@ test-all: install ## these and the long ones
 benchmarks: install ## measure what must not become slow
 	@set -e; for benchmark in $(BENCHMARKS); do \
 		echo "==> $$benchmark"; PYTHONPATH=. $(BIN)/python $$benchmark; done
+
+# Two files, so that torch and CUDA, which are large, are a layer of their own. An index that uv was told of (UV_INDEX) is
+# not named in them.
+lock: install ## renew the versions and hashes of what the image is made of
+	@set -e; cd docker; all=$$(mktemp); trap 'rm -f "$$all"' EXIT; \
+	$(abspath $(BIN))/uv pip compile ../pyproject.toml $(EXTRAS:%=--extra %) --generate-hashes --only-binary :all: \
+		--python-version $(IMAGE_PYTHON) --python-platform x86_64-manylinux_2_28 --upgrade \
+		--no-annotate --no-header --quiet > "$$all"; \
+	for file in torch.lock requirements.lock; do \
+		echo "# By make lock, for Python $(IMAGE_PYTHON) on Linux (x86-64), of pyproject.toml." > $$file; done; \
+	awk '/^[a-z]/ { file = /^(torch|torchvision|triton)==|^(cuda|nvidia)-/ ? "torch.lock" : "requirements.lock" } \
+		{ print >> file }' "$$all"
+
+image: ## build the container's image, by DOCKER (docker, podman or buildah)
+	$(DOCKER) build -f docker/Dockerfile -t $(IMAGE) \
+		--build-arg VERSION=$$(sed -nE 's/^__version__ = "(.*)"/\1/p' bigtrain/__init__.py) \
+		--build-arg REVISION=$$(git rev-parse HEAD) $(ARGS) .
 
 # Given again, it goes on where it was stopped, and passes over what is finished.
 quickstart: install ## from nothing to samples of handwritten digits, in minutes

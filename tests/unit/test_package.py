@@ -17,6 +17,7 @@ from tests.runs import ROOT, bigtrain
 
 TOP_LEVEL = {
     ".ci",
+    ".dockerignore",
     ".github",
     ".gitignore",
     ".pre-commit-config.yaml",
