@@ -88,15 +88,17 @@ def leave(number: int, world: World) -> None:
         return
     if number == signal.SIGUSR1 and shutil.which("scontrol") is None:
         return
-    if number == signal.SIGUSR1 and world.is_first and not _requeued(job):
-        return  # the script tries it too
-    if world.is_first:
+    if world.is_first:  # said before SLURM ends this process, which it may do within the requeueing
         print("bigtrain: saved; waiting to be ended by SLURM", file=sys.stderr, flush=True)
+    if number == signal.SIGUSR1 and world.is_first and not _requeued(job):
+        print("bigtrain: scontrol did not requeue the job; its script tries it again", file=sys.stderr, flush=True)
+        return
     time.sleep(SECONDS_TO_BE_ENDED)
 
 
 def _requeued(job: str) -> bool:
     try:
-        return subprocess.run(["scontrol", "requeue", job], check=False, timeout=60).returncode == 0
+        # Below 0: it was ended together with this job, which is on its way.
+        return subprocess.run(["scontrol", "requeue", job], check=False, timeout=60).returncode <= 0
     except subprocess.TimeoutExpired:
         return False
