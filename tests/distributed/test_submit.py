@@ -16,6 +16,7 @@ from bigtrain.storage import Storage
 from tests.distributed.test_runs import check_same, lines_of, wait_for
 from tests.runs import ENVIRONMENT, ROOT, bigtrain
 from tests.services.slurm import CPUS
+from tests.unit.test_readme import commands, page
 
 TWO = ("--nodes", 2, "--cpus-per-task", CPUS, "--time", 60)
 LONG = 600  # seconds, on a machine that has much else to do
@@ -50,9 +51,18 @@ def submit(ask, remote, longer):
     """Submits a training from the S3 server on both nodes; the job's number."""
 
     def job(run: Path, *options) -> int:
-        return number(ask("submit", "--config", longer, "--run", run, *TWO, "--data.url", remote, *options))
+        return number(ask(*readmes_command(longer, run), "--data.url", remote, *options))
 
     return job
+
+
+def readmes_command(config: Path, run: Path) -> list[object]:
+    """README's first `bigtrain submit`, with what there is here in place of what it names; and no GPUs."""
+    _, *words = next(words for words in commands(page("README.md"), "bigtrain") if words[0] == "submit")
+    here = {"--config": config, "--run": run, "--cpus-per-task": CPUS, "--time": 60, "--partition": "main"}
+    named = dict(zip(words[::2], words[1::2], strict=True))
+    assert (named.pop("--gpus-per-node"), named["--nodes"]) == ("8", "2")
+    return ["submit", *(word for name, value in named.items() for word in (name, here.get(name, value)))]
 
 
 def number(answer: tuple[int, str, str]) -> int:
